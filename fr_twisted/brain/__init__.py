@@ -1,0 +1,1 @@
+"""Fr-BRAIN: claims scans from the store, analyses them in worker processes, writes reports."""

@@ -1,0 +1,1 @@
+"""What every unit needs to be run: settings, logs, ordered services, readiness."""
