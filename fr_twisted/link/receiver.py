@@ -1,0 +1,398 @@
+"""The receiving side: welcomes senders, takes their items in chunks, acknowledges what its `IIntake` has kept."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, maybeDeferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from fr_twisted.link import wire
+from fr_twisted.link.interfaces import Accept, Duplicate, Hash, IIntake, Item, RefusedError, Verdict
+from fr_twisted.link.protocol import LinkProtocol, LinkTimes
+from fr_twisted.link.wire import Ack, Bye, Data, Go, Kept, Nack, Offer, ReceiverHello, SenderHello
+from fr_twisted.model import CHUNK_SIZE
+
+
+class State(Enum):
+    """Where a connection stands."""
+
+    GREETING = auto()
+    """HELLO said or to be said, the sender's awaited."""
+    IDLE = auto()
+    """An OFFER may come."""
+    DECIDING = auto()
+    """The intake decides about an offer."""
+    RECEIVING = auto()
+    """DATA may come."""
+    FINISHING = auto()
+    """All bytes were received; the last are being kept, or the item is being made visible."""
+
+
+@dataclass
+class Incoming:
+    """An accepted item on its way in."""
+
+    item: Item
+    transfer: Any
+    digest: Hash
+    received: int
+    kept: int
+    writes: deque[list[int]] = field(default_factory=deque)
+    """Chunks being kept, in order: ``[end offset, 1 when durable]``."""
+
+
+class ReceiverProtocol(LinkProtocol):
+    """One connection of a sender. ``state`` is `State`; at most one item is on its way."""
+
+    _log = Logger()
+    frames = wire.FROM_SENDER
+
+    def __init__(self, factory: "ReceiverFactory") -> None:
+        super().__init__(factory.clock, factory.times)
+        self.owner = factory
+        self.state = State.GREETING
+        self.incoming: Incoming | None = None
+        self.finished: Deferred[None] = Deferred()
+        self._draining = False
+        self._has_room = False
+        self._refused_id = ""
+        self._asking: Deferred[Any] | None = None
+
+    # -- the life of a connection
+
+    def connectionMade(self) -> None:
+        """Join the factory's connections, within its limit."""
+        self.owner.connections.add(self)
+        super().connectionMade()
+
+    def authenticated(self) -> None:
+        """Say HELLO, with our limits."""
+        owner = self.owner
+        if len(owner.connections) > owner.max_connections:
+            self.abort(
+                Bye.NODE_REFUSED, f"{owner.max_connections} connections are open already; come again later"
+            )
+            return
+        self.say(
+            ReceiverHello(node=owner.node, window=owner.window, chunk=owner.chunk, max_item=owner.max_item)
+        )
+
+    def greeted(self) -> bool:
+        """Return whether the sender said who it is."""
+        return self.state is not State.GREETING
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Keep what is durable, release the rest."""
+        super().connectionLost(reason)
+        self.owner.connections.discard(self)
+        self.cut_off()
+        if self.peer_node:
+            self._log.info("{peer} is gone", peer=self.peer_node, event="link.lost")
+        self.finished.callback(None)
+
+    def cut_off(self) -> None:
+        """Give the transfer up; a later offer resumes it."""
+        incoming, self.incoming = self.incoming, None
+        if incoming is not None:
+            incoming.transfer.cut()
+        self._return_room()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+
+    # -- frames
+
+    def handle_HELLO(self, frame: SenderHello) -> None:
+        """Welcome the sender, or tell it why not."""
+        if self.greeted():
+            self.abort(Bye.OUT_OF_ORDER, "a second HELLO")
+        elif frame.proto != wire.PROTO:
+            self.abort(Bye.PROTOCOL_VERSION, f"{wire.PROTO} is spoken here")
+        elif (reason := self.owner.intake.hello(frame.node)) is not None:
+            self.abort(Bye.NODE_REFUSED, reason)
+        else:
+            self.peer_node = frame.node
+            self.state = State.IDLE
+            self._log.info("{peer} is connected", peer=frame.node, event="link.connected")
+
+    def handle_OFFER(self, frame: Offer) -> None:
+        """Ask the intake."""
+        if self.state is not State.IDLE:
+            self.abort(Bye.OUT_OF_ORDER, "OFFER while an item is on its way")
+            return
+        self._refused_id = ""
+        if self._draining:
+            self.say(Nack(id=frame.id, code="shutdown", retry=True, reason="this node is stopping"))
+            return
+        if frame.size > self.owner.max_item:
+            reason = f"{frame.size} bytes; at most {self.owner.max_item} are taken here"
+            self.say(Nack(id=frame.id, code="too-large", retry=False, reason=reason))
+            return
+        item = Item(frame.id, frame.kind, frame.size, frame.sha256, frame.meta)
+        self.state = State.DECIDING
+        asking = self._ask(self.owner.intake.offered, self.peer_node, item)
+        asking.addCallbacks(self._decided, self._not_kept, callbackArgs=(item,), errbackArgs=(item.id,))
+        asking.addErrback(self._defect)
+
+    def handle_DATA(self, frame: Data) -> None:
+        """Take a chunk, once there is room for it."""
+        incoming = self.incoming
+        if incoming is None and frame.id == self._refused_id and frame.size <= self.owner.chunk:
+            self.receive_chunk(frame.size, None)  # sent before our NACK arrived
+        elif incoming is None or frame.id != incoming.item.id:
+            self.abort(Bye.OUT_OF_ORDER, "DATA of an item that was not asked for")
+        elif frame.offset != incoming.received:
+            self.abort(Bye.BAD_OFFSET, f"DATA at {frame.offset}, awaited at {incoming.received}")
+        elif frame.size > incoming.item.size - incoming.received:
+            self.abort(Bye.BAD_SIZE, f"{frame.size} bytes at {frame.offset} are more than were offered")
+        elif frame.size != min(self.owner.chunk, incoming.item.size - incoming.received):
+            self.abort(
+                Bye.BAD_SIZE, f"a chunk of {frame.size} bytes; all but the last have {self.owner.chunk}"
+            )
+        elif frame.offset + frame.size - incoming.kept > self.owner.window:
+            self.abort(Bye.WINDOW_EXCEEDED, f"more than {self.owner.window} bytes not yet kept")
+        else:
+            self._await_room(incoming, frame.size)
+
+    def _await_room(self, incoming: Incoming, size: int) -> None:
+        """Read the chunk when the node's memory for chunks in flight allows, and pause the peer until then."""
+
+        def granted(_: object) -> None:
+            self._has_room = True
+            if self.closing or self.incoming is not incoming:
+                self._return_room()
+            if self.closing:
+                return
+            self.receive_chunk(size, self._chunk_complete if self._has_room else None)
+            if self.paused:
+                self.resumed()
+                self.resumeProducing()
+
+        room = self.owner.room.acquire()
+        if not room.called:
+            self.pauseProducing()
+        room.addCallback(granted)
+        room.addErrback(self._defect)
+
+    # -- an item
+
+    def _decided(self, verdict: Verdict, item: Item) -> None:
+        if self.closing:
+            if isinstance(verdict, Accept):
+                verdict.transfer.cut()
+        elif isinstance(verdict, Accept):
+            self.incoming = Incoming(item, verdict.transfer, verdict.digest, verdict.offset, verdict.offset)
+            self.state = State.RECEIVING
+            self.say(Go(id=item.id, offset=verdict.offset))
+            self._go_on(self.incoming)
+        elif isinstance(verdict, Duplicate):
+            self._answer(Ack(id=item.id, sha256=item.sha256, duplicate=True))
+        else:
+            self._refuse(item.id, verdict.code, verdict.reason, verdict.retry)
+
+    def _chunk_complete(self, data: bytes) -> None:
+        incoming = self.incoming
+        if incoming is None:  # refused while the chunk was on its way
+            self._return_room()
+            return
+        offset = incoming.received
+        incoming.received += len(data)
+        incoming.digest.update(data)
+        if incoming.received == incoming.item.size:
+            self.state = State.FINISHING
+            if incoming.digest.hexdigest() != incoming.item.sha256:
+                self._mismatch(incoming)
+                return
+        write = [incoming.received, 0]
+        incoming.writes.append(write)
+        self._has_room = False  # the write returns it
+        kept = self._guarded(incoming.transfer.write, offset, data)
+        kept.addBoth(self._write_over)
+        kept.addCallbacks(
+            self._chunk_kept, self._transfer_failed, callbackArgs=(incoming, write), errbackArgs=(incoming,)
+        )
+        kept.addErrback(self._defect)
+
+    def _chunk_kept(self, _: object, incoming: Incoming, write: list[int]) -> None:
+        write[1] = 1
+        kept = incoming.kept
+        while incoming.writes and incoming.writes[0][1]:
+            incoming.kept = incoming.writes.popleft()[0]
+        if self.incoming is incoming and incoming.kept > kept:
+            self.say(Kept(id=incoming.item.id, offset=incoming.kept))
+            self._go_on(incoming)
+
+    def _go_on(self, incoming: Incoming) -> None:
+        """Finish the item if every byte is kept; else end here if we are stopping."""
+        if incoming.kept < incoming.item.size:
+            if self._draining and not incoming.writes:
+                self.leave(Bye.SHUTDOWN, "this node is stopping; what was kept need not be sent again")
+            return
+        self.state = State.FINISHING
+        if incoming.digest.hexdigest() != incoming.item.sha256:
+            self._mismatch(incoming)
+            return
+        finishing = self._guarded(incoming.transfer.finish)
+        finishing.addCallbacks(
+            self._item_kept, self._transfer_failed, callbackArgs=(incoming,), errbackArgs=(incoming,)
+        )
+        finishing.addErrback(self._defect)
+
+    def _item_kept(self, _: object, incoming: Incoming) -> None:
+        """The whole item is durable and visible: this, and nothing else, is what ACK means."""
+        if self.incoming is not incoming:
+            return
+        self._answer(Ack(id=incoming.item.id, sha256=incoming.item.sha256))
+
+    def _mismatch(self, incoming: Incoming) -> None:
+        """The bytes are not the promised ones: forget them, and cut the sender off.
+
+        Its next connection offers the item again, from its first byte.
+        """
+        self.incoming = None
+        forgetting = self._guarded(incoming.transfer.discard)
+        forgetting.addErrback(self._defect)
+        self.abort(
+            Bye.SHA256_MISMATCH, f"the bytes of {incoming.item.id} do not have the sha256 that was offered"
+        )
+
+    def _transfer_failed(self, failure: Failure, incoming: Incoming) -> None:
+        if self.incoming is incoming:
+            self.incoming = None
+            incoming.transfer.cut()
+            self._not_kept(failure, incoming.item.id)
+
+    def _not_kept(self, failure: Failure, item_id: str) -> None:
+        """Refuse: as the intake says, or for now when it failed."""
+        if self.closing:
+            return
+        if isinstance(failure.value, RefusedError):
+            self._refuse(item_id, failure.value.code, failure.value.reason, failure.value.retry)
+            return
+        self._log.failure("keeping {item_id} failed", failure, item_id=item_id, event="link.keep-failed")
+        self._refuse(item_id, "not-kept", "it could not be kept; try again later", True)
+
+    def _refuse(self, item_id: str, code: str, reason: str, retry: bool) -> None:
+        self._refused_id = item_id
+        self._log.warn(
+            "refused {item_id}: {code}: {reason}",
+            item_id=item_id,
+            code=code,
+            reason=reason,
+            event="link.refused",
+        )
+        self._answer(Nack(id=item_id, code=code, retry=retry, reason=wire.shorten(reason)))
+
+    def _answer(self, frame: Ack | Nack) -> None:
+        """Say the last word about an item."""
+        self.incoming = None
+        self.state = State.IDLE
+        self.say(frame)
+        if self._draining:
+            self.leave(Bye.SHUTDOWN, "this node is stopping")
+
+    # -- ends
+
+    def drain(self) -> None:
+        """Stop soon: at once when idle, after the chunks (or the commit) under way otherwise."""
+        self._draining = True
+        if self.state in (State.GREETING, State.IDLE):
+            self.leave(Bye.SHUTDOWN, "this node is stopping")
+        elif self.state is State.RECEIVING and self.incoming is not None:
+            self._go_on(self.incoming)
+
+    # -- helpers
+
+    def _ask(self, call: Any, *args: Any) -> Deferred[Any]:
+        """Call the intake about an offer, to be cancelled when the sender goes away meanwhile."""
+        self._asking = asking = self._guarded(call, *args)
+
+        def answered(result: Any) -> Any:
+            if self._asking is asking:
+                self._asking = None
+            return result
+
+        return asking.addBoth(answered)
+
+    def _guarded(self, call: Any, *args: Any) -> Deferred[Any]:
+        """Call the keeper, with a deadline of ours beside its own."""
+        return maybeDeferred(call, *args).addTimeout(self.times.store, self.clock)
+
+    def _write_over(self, result: Any) -> Any:
+        self.owner.room.release()
+        return result
+
+    def _return_room(self) -> None:
+        if self._has_room:
+            self._has_room = False
+            self.owner.room.release()
+
+    def _defect(self, failure: Failure) -> None:
+        self._log.failure("a defect in the receiver", failure, event="link.defect")
+        self.abort(Bye.INTERNAL, "a defect here; it is in the log")
+
+
+class ReceiverFactory(Factory):
+    """Makes the receiving ends of one node. ``memory`` bounds the bytes of chunks in flight over all of them.
+
+    Args:
+        node: our name.
+        intake: an `IIntake`.
+        clock: time.
+        window: chunks that one sender may have sent and not seen kept.
+        memory: bytes of chunks read and not yet kept, over all senders; senders beyond it are paused.
+        max_item: bytes of the largest item taken.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        node: str,
+        intake: Any,
+        clock: IReactorTime,
+        *,
+        window: int = 4,
+        chunk: int = CHUNK_SIZE,
+        memory: int = 64 * 1024 * 1024,
+        max_item: int = 2 * 1024**3,
+        max_connections: int = 1024,
+        times: LinkTimes | None = None,
+    ) -> None:
+        IIntake(intake)
+        self.node, self.intake, self.clock = node, intake, clock
+        self.chunk, self.window, self.max_item = chunk, window * chunk, max_item
+        self.room = DeferredSemaphore(max(1, memory // chunk))
+        self.max_connections = max_connections
+        self.times = times or LinkTimes()
+        self.connections: set[ReceiverProtocol] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> ReceiverProtocol:
+        """Return the end of a new connection."""
+        protocol = ReceiverProtocol(self)
+        protocol.factory = self
+        return protocol
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """End every connection in order, by force after ``seconds``; fire when all are gone."""
+        open_ones = list(self.connections)
+        ended = DeferredList([protocol.finished for protocol in open_ones])
+        for protocol in open_ones:
+            protocol.drain()
+
+        def drop_all() -> None:
+            for protocol in list(self.connections):
+                protocol.drop()
+
+        deadline = self.clock.callLater(seconds, drop_all)
+
+        def all_ended(_: object) -> None:
+            if deadline.active():
+                deadline.cancel()
+
+        return ended.addCallback(all_ended)

@@ -1,0 +1,1 @@
+"""Tests without a network: fakes, in-memory transports, a Clock."""
