@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, maybeDeferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
@@ -396,3 +397,16 @@ class ReceiverFactory(Factory):
                 deadline.cancel()
 
         return ended.addCallback(all_ended)
+
+
+class DrainService(Service):
+    """Ends a receiver's connections in order when its unit stops; the port must be closed before."""
+
+    def __init__(self, factory: ReceiverFactory, seconds: float) -> None:
+        self.factory = factory
+        self.seconds = seconds
+
+    def stopService(self) -> Deferred[None]:
+        """Fire when every connection is gone, by force after ``seconds``."""
+        super().stopService()
+        return self.factory.drain(self.seconds)

@@ -1,0 +1,287 @@
+"""Brings reports to the nodes they belong to: one outbox a node, fed from the store, over the node's link."""
+
+from collections.abc import Callable, Mapping
+from random import random
+from typing import Any
+
+from twisted.application.internet import backoffPolicy
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from fr_twisted.link.interfaces import IOutbox, Item
+from fr_twisted.model import CHUNK_SIZE, REPORT_KIND, BrainReport, ReportMeta
+from fr_twisted.store.interfaces import IStore, StoreError
+
+LEASE = 120.0
+"""Seconds for which a HUB has a report to itself; a second delivery after it is recognised by the node."""
+
+MAX_POLL = 2.0
+MAX_RETRY = 300.0
+"""Seconds between two offers of a report that its node refuses for now, at most."""
+
+_CONNECTION = frozenset({"connection-lost", "cut-off", "shutdown", "done", "silence", "internal"})
+"""Ways of not being delivered that say nothing about the report: the link's own backoff is enough."""
+
+
+@implementer(IOutbox)
+class ReportOutbox:
+    """The unsent reports of one destination, oldest first. It looks only while a connected sender asks."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: Any,
+        destination: str,
+        owner: str,
+        clock: IReactorTime,
+        *,
+        jitter: Callable[[], float] = random,
+    ) -> None:
+        IStore(store)
+        self._store = store
+        self._reports = store.reports()
+        self.destination = destination
+        self._owner = owner
+        self._clock = clock
+        self._jitter = jitter
+        self._retry = backoffPolicy(1.0, MAX_RETRY, 2.0, lambda: 0.0)
+        self._poll = backoffPolicy(0.1, MAX_POLL, 2.0, lambda: 0.0)
+        self._wanted: Deferred[Item | None] | None = None
+        self._looking = False
+        self._nap: Deferred[None] | None = None
+        self._woken = False
+        self._taken: dict[str, tuple[BrainReport, float]] = {}
+        self._store_failed = False
+
+    # -- IOutbox
+
+    def next_item(self) -> Deferred[Item | None]:
+        """Fire with the next report that is due, once there is one."""
+        wanted: Deferred[Item | None] = Deferred(self._give_up)
+        self._wanted = wanted
+        if not self._looking:
+            self._looking = True
+            looking = Deferred.fromCoroutine(self._look())
+            looking.addErrback(
+                lambda f: self._log.failure("looking for reports", f, event="report.look-failed")
+            )
+        return wanted
+
+    def read(self, item: Item, offset: int, size: int) -> Deferred[bytes]:
+        """Return bytes of the bundle."""
+        return Deferred.fromCoroutine(self._read(self._taken[item.id][0], offset, size))
+
+    def progress(self, item: Item, kept: int) -> None:
+        """Reports are small: nothing to tell."""
+
+    def acknowledged(self, item: Item, duplicate: bool) -> Deferred[None]:
+        """Set the report's ``status``."""
+        return Deferred.fromCoroutine(self._delivered(item, duplicate))
+
+    def refused(self, item: Item, code: str, reason: str) -> Deferred[None]:
+        """Keep the report aside for a person."""
+        report, _ = self._taken.pop(item.id)
+        self._log.error(
+            "{peer} refuses {report_id} for good: {code}: {reason}",
+            event="report.refused",
+            peer=self.destination,
+            report_id=item.id,
+            scan_id=report.scan_id,
+            code=code,
+            reason=reason,
+        )
+        return self._noted(self._reports.refused(report, f"{code}: {reason}"))
+
+    def deferred(self, item: Item, code: str, reason: str) -> Deferred[None]:
+        """Offer the report again: with growing pauses if the node refused it, else when the link is up."""
+        report, _ = self._taken.pop(item.id)
+        delay = 0.0
+        if code not in _CONNECTION:
+            delay = float(self._retry(report.attempts)) * (1.0 - 0.25 * self._jitter())
+            self._log.warn(
+                "{peer} did not take {report_id}: {code}: {reason}; again in {seconds:.0f} s",
+                event="report.deferred",
+                peer=self.destination,
+                report_id=item.id,
+                code=code,
+                reason=reason,
+                seconds=delay,
+            )
+        return self._noted(self._reports.put_back(report, f"{code}: {reason}", delay))
+
+    # -- the way from the store
+
+    def wake(self) -> None:
+        """Look now: something may be due."""
+        nap, self._nap = self._nap, None
+        if nap is not None:
+            nap.callback(None)
+        else:
+            self._woken = True
+
+    def _give_up(self, wanted: Deferred[Item | None]) -> None:
+        if self._wanted is wanted:
+            self._wanted = None
+        self.wake()
+
+    async def _look(self) -> None:
+        end_watch = self._reports.on_report(self.wake)
+        misses = 0
+        try:
+            while self._wanted is not None:
+                self._woken = False
+                try:
+                    report = await self._reports.take(self.destination, self._owner, LEASE)
+                    due = None if report is not None else await self._reports.next_due(self.destination)
+                except StoreError as error:
+                    self._store_trouble(error)
+                    await self._sleep(self._poll(misses) + self._jitter())
+                    misses += 1
+                    continue
+                self._store_failed = False
+                if report is not None:
+                    misses = 0
+                    await self._hand_over(report)
+                    continue
+                await self._sleep(min(self._poll(misses), due if due else MAX_POLL))
+                misses += 1
+        finally:
+            end_watch()
+            self._looking = False
+
+    async def _hand_over(self, report: BrainReport) -> None:
+        wanted, self._wanted = self._wanted, None
+        if wanted is None:  # the connection went while we took it
+            await self._noted(self._reports.put_back(report, "connection-lost: before it was offered", 0.0))
+            return
+        self._taken[report.report_id] = (report, self._clock.seconds())
+        meta = ReportMeta(
+            scan_id=report.scan_id,
+            patient_id=report.patient_id,
+            analysis=report.analysis,
+            analysis_version=report.analysis_version,
+            created_at=report.created_at,
+        )
+        members = meta.model_dump(mode="json", exclude_none=True)
+        wanted.callback(Item(report.report_id, REPORT_KIND, report.size, report.sha256, members))
+
+    async def _sleep(self, seconds: float) -> None:
+        if self._woken:  # while we asked the store
+            return
+        nap: Deferred[None] = Deferred()
+        self._nap = nap
+        call: IDelayedCall = self._clock.callLater(seconds, self.wake)
+        try:
+            await nap
+        finally:
+            if call.active():
+                call.cancel()
+
+    async def _read(self, report: BrainReport, offset: int, size: int) -> bytes:
+        first, last = offset // CHUNK_SIZE, (offset + size - 1) // CHUNK_SIZE
+        chunks = await self._store.payloads().read_chunks(report.payload_id, first, last - first + 1)
+        start = offset - first * CHUNK_SIZE
+        return b"".join(chunks)[start : start + size]
+
+    async def _delivered(self, item: Item, duplicate: bool) -> None:
+        report, since = self._taken.pop(item.id)
+        await self._noted(self._reports.delivered(report))
+        self._log.info(
+            "{peer} has the report of {scan_id}",
+            event="report.delivered",
+            peer=self.destination,
+            report_id=report.report_id,
+            scan_id=report.scan_id,
+            duplicate=duplicate,
+            seconds=round(self._clock.seconds() - since, 3),
+        )
+
+    def _noted(self, writing: Deferred[None]) -> Deferred[None]:
+        """A store that fails now does no harm: the lease ends, and the report is offered and answered once more."""
+
+        def failed(failure: Any) -> None:
+            failure.trap(StoreError)
+            self._store_trouble(failure.value)
+
+        return writing.addErrback(failed)
+
+    def _store_trouble(self, error: Exception) -> None:
+        if not self._store_failed:
+            self._log.warn(
+                "reports for {peer} wait: {reason}",
+                event="store.failed",
+                peer=self.destination,
+                reason=str(error),
+            )
+        self._store_failed = True
+
+
+class CaretakerService(Service):
+    """What a HUB does every minute: shows reports that no configured node gets, mends and cleans the store."""
+
+    _log = Logger()
+
+    def __init__(
+        self, store: Any, nodes: Mapping[str, str], upload_ttl: float, clock: Any, interval: float = 60.0
+    ) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._upload_ttl = upload_ttl
+        self._interval = interval
+        self._shown: dict[str, int] = {}
+        self._round: Deferred[None] | None = None
+        self._loop = LoopingCall(self._start_round)
+        self._loop.clock = clock
+
+    def startService(self) -> None:
+        """Begin; the first round comes at once."""
+        super().startService()
+        self._loop.start(self._interval).addErrback(
+            lambda failure: self._log.failure("caretaker", failure, event="hub.defect")
+        )
+
+    def stopService(self) -> None:
+        """End, in the middle of a round too: each of its steps can be done again."""
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        if self._round is not None:
+            self._round.cancel()
+
+    def _start_round(self) -> Deferred[None]:
+        self._round = Deferred.fromCoroutine(self.one_round())
+        return self._round.addErrback(self._failed)
+
+    def _failed(self, failure: Any) -> None:
+        if failure.check(StoreError, CancelledError):
+            return  # the units that need the store say so
+        self._log.failure("caretaker", failure, event="hub.defect")
+
+    async def one_round(self) -> None:
+        """Do everything once."""
+        await self._store.scans().repair()
+        await self.show_unroutable()
+        removed = await self._store.scans().clean(self._upload_ttl)
+        if removed:
+            self._log.info(
+                "removed {count} payloads that belong to nothing", event="store.cleaned", count=removed
+            )
+
+    async def show_unroutable(self) -> None:
+        """Log the reports that wait for nodes that FR_HUB_NODES does not name, when their number changes."""
+        waiting = await self._store.reports().waiting()
+        unknown = {node: count for node, count in waiting.items() if node not in self._nodes}
+        for node, count in unknown.items():
+            if self._shown.get(node) != count:
+                self._log.warn(
+                    "{count} reports wait for node {peer}: FR_HUB_NODES does not say where it is",
+                    event="report.unroutable",
+                    count=count,
+                    peer=node,
+                )
+        self._shown = unknown

@@ -1,0 +1,178 @@
+"""Keeps the scans that nodes offer: durable chunk by chunk, visible by one commit, and only then acknowledged."""
+
+import hashlib
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from fr_twisted.link.interfaces import (
+    Accept,
+    Duplicate,
+    IIntake,
+    Item,
+    ITransfer,
+    Refuse,
+    RefusedError,
+    Verdict,
+)
+from fr_twisted.model import CHUNK_SIZE, SCAN_KIND, ScanMeta
+from fr_twisted.store.interfaces import (
+    ConflictError,
+    IStore,
+    NewScan,
+    PayloadMissingError,
+    StoreError,
+    Upload,
+)
+
+MAX_META_DEPTH = 16
+"""Levels of objects and lists in ``meta``; MongoDB's limit for a document is 100."""
+
+_REHASH = 2
+"""Chunks read at once to verify what an earlier connection left."""
+
+
+def unstorable(value: Any, path: str = "meta", depth: int = 0) -> str | None:
+    """Return what in ``value`` a MongoDB document cannot hold, or None.
+
+    Its integers have 64 bits, its member names are without NUL (BSON, bsonspec.org), and names that begin with ``$``
+    mean operators.
+    """
+    if depth > MAX_META_DEPTH:
+        return f"{path}: more than {MAX_META_DEPTH} levels"
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else f"{path}: an integer of more than 64 bits"
+    if isinstance(value, list):
+        return next(filter(None, (unstorable(part, f"{path}[]", depth + 1) for part in value)), None)
+    if isinstance(value, dict):
+        for name, part in value.items():
+            if "\0" in name or name.startswith("$") or "." in name:
+                return f"{path}: a member name with NUL, '.' or a leading '$'"
+            if found := unstorable(part, f"{path}.{name}"[:60], depth + 1):
+                return found
+    return None
+
+
+@implementer(ITransfer)
+class ScanTransfer:
+    """A scan on its way into the store."""
+
+    _log = Logger()
+
+    def __init__(self, store: Any, upload: Upload, clock: IReactorTime) -> None:
+        self._store = store
+        self._upload = upload
+        self._clock = clock
+        self._since = clock.seconds()
+
+    def write(self, offset: int, data: bytes) -> Deferred[None]:
+        """Keep a chunk."""
+        written: Deferred[None] = self._store.payloads().write_chunk(
+            self._upload.payload_id, offset // CHUNK_SIZE, data
+        )
+        return written.addErrback(self._not_written)
+
+    def finish(self) -> Deferred[None]:
+        """Make the scan visible as ``To Do``."""
+        committed: Deferred[None] = self._store.scans().commit(self._upload)
+        return committed.addCallbacks(self._stored, _refuse)
+
+    def discard(self) -> Deferred[None]:
+        """Forget what was kept."""
+        discarded: Deferred[None] = self._store.scans().discard_upload(self._upload)
+        return discarded
+
+    def cut(self) -> None:
+        """Nothing to release: the upload waits in the store to be resumed."""
+
+    def _not_written(self, failure: Failure) -> Deferred[None]:
+        """Other bytes than an earlier connection sent: one of the two is damaged, so begin again at 0."""
+        if not failure.check(ConflictError):
+            _refuse(failure)
+        refusal = RefusedError("not-kept", "this part of the scan came with other bytes before", retry=True)
+        return self.discard().addCallback(lambda _: Failure(refusal))
+
+    def _stored(self, _: None) -> None:
+        scan = self._upload.scan
+        self._log.info(
+            "keeps {scan_id} of {peer}",
+            event="scan.stored",
+            scan_id=scan.scan_id,
+            peer=scan.source,
+            bytes=scan.size,
+            seconds=round(self._clock.seconds() - self._since, 3),
+        )
+
+
+def _refuse(failure: Failure) -> NoReturn:
+    """Turn what the store says into a refusal; anything else is a defect and goes on as it is."""
+    failure.trap(ConflictError, PayloadMissingError, StoreError)
+    if failure.check(ConflictError):
+        raise RefusedError("conflict", str(failure.value), retry=False)
+    raise RefusedError("store", f"the scan could not be kept: {failure.value}", retry=True)
+
+
+@implementer(IIntake)
+class ScanIntake:
+    """Decides about offered scans. Every node that the link lets in may send."""
+
+    def __init__(self, store: Any, clock: IReactorTime) -> None:
+        IStore(store)
+        self._store = store
+        self._clock = clock
+
+    def hello(self, node: str) -> str | None:
+        """Welcome every node."""
+        return None
+
+    def offered(self, node: str, item: Item) -> Deferred[Verdict]:
+        """Accept a scan from the first byte that is not durable yet."""
+        return Deferred.fromCoroutine(self._decide(node, item))
+
+    async def _decide(self, node: str, item: Item) -> Verdict:
+        refusal, meta = self._check(item)
+        if meta is None:
+            return refusal
+        scan = NewScan(scan_id=item.id, source=node, size=item.size, sha256=item.sha256, meta=meta)
+        try:
+            upload: Upload | None = await self._store.scans().begin_upload(scan)
+            if upload is None:
+                return Duplicate()
+            digest = await self._digest(upload)
+        except ConflictError as error:
+            return Refuse("conflict", str(error), retry=False)
+        except (StoreError, PayloadMissingError) as error:
+            return Refuse("store", f"the store cannot be used now: {error}", retry=True)
+        offset = min(upload.chunks * CHUNK_SIZE, item.size)
+        return Accept(ScanTransfer(self._store, upload, self._clock), offset, digest)
+
+    def _check(self, item: Item) -> tuple[Refuse, ScanMeta | None]:
+        if item.kind != SCAN_KIND:
+            return Refuse("bad-kind", f"a {item.kind}; this node takes scans", retry=False), None
+        if item.size == 0:
+            return Refuse("bad-item", "a scan of 0 bytes", retry=False), None
+        problem = unstorable(dict(item.meta))
+        meta = None
+        if problem is None:
+            try:
+                meta = ScanMeta.model_validate(item.meta)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                problem = f"meta.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return Refuse("bad-meta", problem or "", retry=False), meta
+
+    async def _digest(self, upload: Upload) -> Any:
+        """Return the digest of what is durable: read back, so that the whole scan is verified as it is kept."""
+        digest = hashlib.sha256()
+        for first in range(0, upload.chunks, _REHASH):
+            count = min(_REHASH, upload.chunks - first)
+            for chunk in await self._store.payloads().read_chunks(upload.payload_id, first, count):
+                digest.update(chunk)
+        return digest

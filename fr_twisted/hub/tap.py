@@ -1,0 +1,50 @@
+"""``twistd frhub``: options and the services of Fr-HUB."""
+
+from typing import Any
+
+from twisted.application.service import IService
+
+from fr_twisted.config import HubSettings
+from fr_twisted.ops.options import settings_options
+
+Options = settings_options(HubSettings, "Keeps brain scans durably in MongoDB and delivers their reports.")
+
+
+def makeService(options: Any) -> IService:
+    """Return Fr-HUB. Its children stop in the reverse order: port, links to nodes, senders' connections, store."""
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import clientFromString, serverFromString
+
+    from fr_twisted.hub.delivery import CaretakerService, ReportOutbox
+    from fr_twisted.hub.intake import ScanIntake
+    from fr_twisted.link.receiver import DrainService, ReceiverFactory
+    from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
+    from fr_twisted.ops.services import ListeningService, make_unit
+    from fr_twisted.store.mongo import MongoStore
+    from fr_twisted.store.service import StoreService
+
+    clock: Any = reactor
+    settings: HubSettings = options.settings
+    store = MongoStore.from_settings(settings, clock=clock, unit="hub")
+    receivers = ReceiverFactory(
+        settings.node,
+        ScanIntake(store, clock),
+        clock,
+        window=settings.link_window,
+        memory=settings.memory,
+        max_item=settings.max_item,
+    )
+    root = make_unit("hub", options, clock)
+    StoreService(store, clock).setServiceParent(root)
+    CaretakerService(store, settings.nodes, settings.upload_ttl, clock).setServiceParent(root)
+    DrainService(receivers, settings.stop_timeout / 2).setServiceParent(root)
+    for node, endpoint in settings.nodes.items():
+        outbox = ReportOutbox(store, node, settings.node, clock)
+        factory = ReconnectingSenderFactory(settings.node, outbox, clock)
+        SenderService(clientFromString(clock, endpoint), factory, settings.stop_timeout / 4).setServiceParent(
+            root
+        )
+    ListeningService(serverFromString(clock, settings.listen), receivers, settings.listen).setServiceParent(
+        root
+    )
+    return root
