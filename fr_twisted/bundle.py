@@ -52,7 +52,9 @@ def unpack(data: bytes) -> dict[str, bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             for entry in tar:
-                content = tar.extractfile(entry) if entry.isreg() else None
+                # A sparse file of a few bytes may claim to be gigabytes of zeros.
+                plain = entry.isreg() and not entry.issparse()
+                content = tar.extractfile(entry) if plain else None
                 if content is None or entry.name in files or len(files) >= MAX_FILES:
                     raise BundleError("the archive holds something that is no report file")
                 files[entry.name] = content.read()

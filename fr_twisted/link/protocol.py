@@ -59,6 +59,7 @@ class LinkProtocol(LineReceiver):
         self.peer_node = ""
         self.closing = False
         self.goodbye: Goodbye | None = None
+        """The BYE that ended the connection, ours or the peer's."""
         self._chunk: list[bytes] = []
         self._chunk_missing = 0
         self._chunk_since = 0.0
@@ -185,7 +186,8 @@ class LinkProtocol(LineReceiver):
         """Say BYE after what was written, and close when it is flushed; by force after ``linger``."""
         if self.closing:
             return
-        self.say(Goodbye(code=code.value, reason=wire.shorten(reason)))
+        self.goodbye = Goodbye(code=code.value, reason=wire.shorten(reason))
+        self.say(self.goodbye)
         self.closing = True
         self.clearLineBuffer()
         assert self.transport is not None
@@ -207,7 +209,8 @@ class LinkProtocol(LineReceiver):
             reason=reason,
             event="link.cut-off",
         )
-        self.say(Goodbye(code=code.value, reason=wire.shorten(reason)))
+        self.goodbye = Goodbye(code=code.value, reason=wire.shorten(reason))
+        self.say(self.goodbye)
         self.closing = True
         self.clearLineBuffer()
         self.cut_off()

@@ -1,0 +1,59 @@
+"""``twistd frpacs``: options and the services of Fr-PACS."""
+
+from typing import Any
+
+from twisted.application.service import IService
+
+from fr_twisted.config import PacsSettings
+from fr_twisted.ops.options import settings_options
+
+Options = settings_options(PacsSettings, "Sends brain scans to Fr-HUB and keeps the reports that come back.")
+
+
+def makeService(options: Any) -> IService:
+    """Return Fr-PACS. Its children stop in the reverse order: port, link to the HUB, connections, reports, outbox."""
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import clientFromString, serverFromString
+
+    from fr_twisted.bundle import MAX_BUNDLE
+    from fr_twisted.link.receiver import DrainService, ReceiverFactory
+    from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
+    from fr_twisted.ops.services import ListeningService, make_unit
+    from fr_twisted.pacs.generated import GeneratedSource
+    from fr_twisted.pacs.interfaces import Source
+    from fr_twisted.pacs.outbox import AckTimes, PacsOutbox
+    from fr_twisted.pacs.report_files import ReportFolder
+    from fr_twisted.pacs.reports import ReportIntake
+    from fr_twisted.pacs.service import OutboxService, ReportsService, Spool
+    from fr_twisted.pacs.sources import PathSource
+    from fr_twisted.pacs.watch import WatchSource
+
+    clock: Any = reactor
+    settings: PacsSettings = options.settings
+    node, patient_id, spool = settings.node, settings.patient_id, Spool(settings.spool)
+    sources: list[Source] = []
+    if settings.send:
+        sources.append(PathSource(settings.send, node, spool, clock, patient_id=patient_id))
+    if settings.watch is not None:
+        sources.append(WatchSource(settings.watch, node, spool, clock, patient_id=patient_id))
+    if settings.generate:
+        sources.append(
+            GeneratedSource(
+                settings.generate, node, spool, clock, interval=settings.interval, seed=settings.seed
+            )
+        )
+    acks = AckTimes(clock)
+    outbox = PacsOutbox(sources, clock, acks)
+    intake = ReportIntake(ReportFolder(settings.reports), clock, acks)
+    receivers = ReceiverFactory(node, intake, clock, window=settings.link_window, max_item=MAX_BUNDLE)
+    senders = ReconnectingSenderFactory(node, outbox, clock)
+    root = make_unit("pacs", options, clock)
+    OutboxService(outbox, spool, settings.send, settings.watch).setServiceParent(root)
+    ReportsService(intake).setServiceParent(root)
+    DrainService(receivers, settings.stop_timeout / 4).setServiceParent(root)
+    hub = clientFromString(clock, settings.hub)
+    SenderService(hub, senders, settings.stop_timeout / 4).setServiceParent(root)
+    ListeningService(serverFromString(clock, settings.listen), receivers, settings.listen).setServiceParent(
+        root
+    )
+    return root
