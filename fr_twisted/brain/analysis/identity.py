@@ -1,0 +1,6 @@
+"""The name and version of the analysis."""
+
+NAME = "t1-volumes"
+
+VERSION = "1.0"
+"""Changes whenever findings may change, even in the last digit: reports of one scan are told apart by it."""

@@ -1,0 +1,39 @@
+"""The average brain that a scan is compared with, and its tissue maps."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from fr_twisted.brain.analysis.volume import Affine, Array, Volume
+
+DATA = files("fr_twisted.brain.analysis") / "data"
+
+
+@dataclass(frozen=True)
+class Template:
+    """The MNI ICBM152 2009a symmetric brain at 2 mm, axes right, anterior, superior.
+
+    ``t1`` has 1 at the 95th percentile of the brain; ``grey``, ``white`` and ``mask`` are probabilities, 0..1.
+    """
+
+    affine: Affine
+    t1: Array
+    grey: Array
+    white: Array
+    mask: Array
+
+    def volume(self, data: Array) -> Volume:
+        """Return one of the maps in its place (MNI millimetres)."""
+        return Volume(data, self.affine)
+
+
+@cache
+def load() -> Template:
+    """Return the template, read once a process."""
+    with (DATA / "template_2mm.npz").open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        mask, grey, white = (stored[name].astype(np.float32) / 255 for name in ("mask", "gm", "wm"))
+        t1 = stored["t1"].astype(np.float32)
+        affine = stored["affine"]
+    return Template(affine, t1 / np.percentile(t1[mask > 0.5], 95).astype(np.float32), grey, white, mask)
