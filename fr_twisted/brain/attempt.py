@@ -1,0 +1,266 @@
+"""One claimed scan on its way through a slot: fetch, analyse, report; and what becomes of it when that fails."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from fr_twisted.brain.fetch import InThread, PayloadBrokenError, fetch, payload_name
+from fr_twisted.brain.interfaces import UnusableScanError
+from fr_twisted.brain.ipool import ISlot, JobError, PoolError
+from fr_twisted.brain.jobs import Job, JobResult
+from fr_twisted.brain.workdir import WorkDir
+from fr_twisted.model import make_report_id
+from fr_twisted.ops.logs import describe_exception
+from fr_twisted.ops.outage import Outage, RetryPolicy, patient_policy
+from fr_twisted.ops.services import Ready
+from fr_twisted.store.interfaces import (
+    Claim,
+    IStore,
+    NewReport,
+    PayloadMissingError,
+    StaleTokenError,
+    StoreError,
+)
+
+T = TypeVar("T")
+
+RENEWALS_PER_LEASE = 3
+"""So that two renewals in a row may be lost."""
+
+_MAX_ERROR = 2000
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How scans are worked on."""
+
+    owner: str
+    """Whose the leases are: one name for each running BRAIN."""
+    analysis: str
+    """As `fr_twisted.brain.catalog.load` takes it."""
+    lease: float
+    """Seconds."""
+    max_attempts: int
+    """Attempts after which a scan is ``Failed``."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an attempt works with."""
+
+    store: IStore
+    clock: IReactorTime
+    in_thread: InThread
+    work: WorkDir
+    policy: RetryPolicy = field(default_factory=patient_policy)
+    """When to try again what the store could not do."""
+
+
+class Attempt:
+    """The work on one claim.
+
+    It is over when the store knows the outcome, when the lease was taken over (the result is dropped then), or after
+    `stop`, which kills the analysis and gives the scan back; an outcome that is being written is written.
+    """
+
+    _log = Logger()
+
+    def __init__(self, claim: Claim, slot: ISlot, rules: Rules, around: Surroundings) -> None:
+        self._claim = claim
+        self._slot = slot
+        self._rules = rules
+        self._around = around
+        self._scans = around.store.scans()
+        self._outage = Outage("the store", around.clock, around.policy)
+        self._renewing = LoopingCall(self._renew)
+        self._renewing.clock = around.clock
+        self._began = around.clock.seconds()
+        self._cancel: Callable[[], None] = lambda: None
+        self._stopping = False
+        self._lost = False
+        self._ended = Ready()
+        self.trouble: str | None = None
+        """What kept this BRAIN, rather than the scan, from being able to do it."""
+
+    @property
+    def scan_id(self) -> str:
+        """The scan's id."""
+        return self._claim.scan.scan_id
+
+    def when_over(self) -> Deferred[None]:
+        """Fire, never errback, when there is no more to do."""
+        return self._ended.when()
+
+    def start(self) -> None:
+        """Begin the work."""
+        self._say("claimed {scan_id}, attempt {attempt}", "scan.claimed", attempt=self._claim.attempt)
+        interval = self._rules.lease / RENEWALS_PER_LEASE
+        self._renewing.start(interval, now=False).addErrback(self._unexpected)
+        work = Deferred.fromCoroutine(self._run()).addErrback(self._unexpected)
+        work.addBoth(lambda _: self._end()).addErrback(self._unexpected)
+
+    def stop(self) -> None:
+        """Give the scan back as soon as possible, the attempt not counted."""
+        self._stopping = True
+        self._cancel()
+
+    async def _run(self) -> None:
+        try:
+            await self._settle()
+        except StaleTokenError:
+            self._lost = True
+        except (StoreError, CancelledError) as error:
+            if not self._lost:
+                reason = str(error) or "this BRAIN stops while the store does not answer"
+                self._say("left {scan_id} to its lease: {reason}", "scan.left", reason=reason)
+        if self._lost:
+            self._say("{scan_id} was taken over; its result is dropped", "scan.lost")
+
+    async def _settle(self) -> None:
+        """Do the work and tell the store what became of it."""
+        most = self._rules.max_attempts
+        if self._claim.attempt > most:
+            # Each attempt begins with a claim: those before this one did not live to tell how they ended.
+            known = self._claim.scan.error or "each time the BRAIN that worked on it ended without a word"
+            await self._fail(
+                f"after {most} attempts: {known}", f"after {most} attempts, the last without an end"
+            )
+            return
+        try:
+            report = await self._cancellable(Deferred.fromCoroutine(self._analyse()))
+        except CancelledError:
+            if not self._lost:
+                await self._give_back(None)
+        except (UnusableScanError, PayloadBrokenError, PayloadMissingError) as error:
+            await self._fail(str(error))
+        except JobError as error:
+            await self._fall_short(str(error), error.full)
+        except (PoolError, OSError) as error:
+            # Nothing speaks against the scan: another BRAIN, or this one later, may do it.
+            self.trouble = describe_exception(error)
+            await self._give_back(self.trouble)
+        else:
+            await self._complete(report)
+
+    async def _analyse(self) -> NewReport:
+        """Fetch and analyse; return the report."""
+        in_thread, scan = self._around.in_thread, self._claim.scan
+        folder: Path = await in_thread(self._around.work.make, self.scan_id)
+        try:
+            payload = folder / payload_name(scan.meta.format)
+            began = self._around.clock.seconds()
+            size = await fetch(self._read_chunks, scan.payload, payload, in_thread)
+            seconds = self._seconds_since(began)
+            self._say(
+                "fetched {scan_id}: {bytes} B, {seconds} s", "scan.fetched", bytes=size, seconds=seconds
+            )
+            result = await self._slot.run(Job(self._rules.analysis, payload, scan.scan_id, scan.meta))
+            self._say(
+                "analysed {scan_id}: {seconds} s, {cpu} CPU s",
+                "scan.analysed",
+                seconds=round(result.seconds, 2),
+                cpu=round(result.cpu_seconds, 2),
+                memory=result.peak_rss,
+            )
+            return self._make_report(result, await in_thread(result.bundle.read_bytes))
+        finally:
+            await in_thread(self._around.work.remove, folder)
+
+    def _make_report(self, result: JobResult, bundle: bytes) -> NewReport:
+        return NewReport(
+            report_id=make_report_id(self.scan_id, result.analysis, result.analysis_version),
+            analysis=result.analysis,
+            analysis_version=result.analysis_version,
+            findings=result.findings,
+            bundle=bundle,
+        )
+
+    async def _read_chunks(self, payload_id: str, first: int, count: int) -> list[bytes]:
+        payloads = self._around.store.payloads()
+        return await self._patiently(lambda: payloads.read_chunks(payload_id, first, count))
+
+    async def _complete(self, report: NewReport) -> None:
+        kept = await self._patiently(lambda: self._scans.complete(self._claim, report))
+        self._say(
+            "{scan_id} is done: {report_id}, {seconds} s",
+            "scan.done",
+            report_id=kept.report_id,
+            seconds=self._seconds_since(self._began),
+        )
+
+    async def _fail(self, reason: str, shown: str | None = None) -> None:
+        await self._patiently(lambda: self._scans.fail(self._claim, reason[:_MAX_ERROR]))
+        self._say("{scan_id} failed: {reason}", "scan.failed", reason=shown or reason)
+
+    async def _fall_short(self, reason: str, full: str) -> None:
+        """Let it be tried anew, unless this was the last attempt. ``reason`` goes to the log, ``full`` to the store."""
+        attempt, most = self._claim.attempt, self._rules.max_attempts
+        if attempt >= most:
+            await self._fail(f"after {attempt} attempts: {full}", f"after {attempt} attempts: {reason}")
+            return
+        await self._patiently(lambda: self._scans.release(self._claim, full[:_MAX_ERROR], True))
+        self._say(
+            "{scan_id} is to be tried again after attempt {attempt}: {reason}",
+            "scan.retry",
+            attempt=attempt,
+            reason=reason,
+        )
+
+    async def _give_back(self, error: str | None) -> None:
+        await self._patiently(lambda: self._scans.release(self._claim, error, False))
+        self._say("gave {scan_id} back: {reason}", "scan.released", reason=error or "this BRAIN stops")
+
+    async def _patiently(self, operation: Callable[[], Deferred[T]]) -> T:
+        """Return what the store says; when it cannot, try again until it can, we are to stop, or the lease is lost."""
+        while True:
+            try:
+                result = await operation()
+            except StoreError as error:
+                if self._stopping or self._lost:
+                    raise
+                await self._cancellable(deferLater(self._around.clock, self._outage.failed(str(error))))
+            else:
+                self._outage.over()
+                return result
+
+    async def _cancellable(self, deferred: Deferred[T]) -> T:
+        """Await ``deferred``; `stop` and the loss of the lease cancel it, which operations of the store are spared."""
+        outer, self._cancel = self._cancel, deferred.cancel
+        try:
+            return await deferred
+        finally:
+            self._cancel = outer
+
+    def _renew(self) -> Deferred[None]:
+        return self._scans.renew(self._claim, self._rules.lease).addErrback(self._not_renewed)
+
+    def _not_renewed(self, failure: Failure) -> None:
+        # A store that does not answer is told of where its answer is needed; the next renewal may succeed.
+        if failure.check(StaleTokenError) and not self._ended.fired:
+            self._lost = True
+            self._cancel()
+        elif not failure.check(StaleTokenError, StoreError):
+            self._unexpected(failure)
+
+    def _unexpected(self, failure: Failure) -> None:
+        self._log.failure("work on {scan_id}", failure, scan_id=self.scan_id, event="scan.error")
+
+    def _end(self) -> None:
+        if self._renewing.running:
+            self._renewing.stop()
+        # First this: whoever is given the slot next is to know how it went.
+        self._ended.succeed()
+        self._slot.release()
+
+    def _seconds_since(self, moment: float) -> float:
+        return round(self._around.clock.seconds() - moment, 3)
+
+    def _say(self, message: str, event: str, **fields: object) -> None:
+        self._log.info(message, scan_id=self.scan_id, event=event, **fields)
