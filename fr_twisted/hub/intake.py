@@ -148,6 +148,8 @@ class ScanIntake:
             digest = await self._digest(upload)
         except ConflictError as error:
             return Refuse("conflict", str(error), retry=False)
+        except ValueError as error:
+            return Refuse("bad-meta", f"the store cannot hold it: {error}", retry=False)
         except (StoreError, PayloadMissingError) as error:
             return Refuse("store", f"the store cannot be used now: {error}", retry=True)
         offset = min(upload.chunks * CHUNK_SIZE, item.size)

@@ -1,6 +1,7 @@
 """``twistd frhub``: options and the services of Fr-HUB."""
 
 from typing import Any
+from uuid import uuid4
 
 from twisted.application.service import IService
 
@@ -38,8 +39,11 @@ def makeService(options: Any) -> IService:
     StoreService(store, clock).setServiceParent(root)
     CaretakerService(store, settings.nodes, settings.upload_ttl, clock).setServiceParent(root)
     DrainService(receivers, settings.stop_timeout / 2).setServiceParent(root)
+    owner = (
+        f"{settings.node}.{uuid4().hex[:12]}"  # two HUBs may carry one name, and a restarted one is another
+    )
     for node, endpoint in settings.nodes.items():
-        outbox = ReportOutbox(store, node, settings.node, clock)
+        outbox = ReportOutbox(store, node, owner, clock)
         factory = ReconnectingSenderFactory(settings.node, outbox, clock)
         SenderService(clientFromString(clock, endpoint), factory, settings.stop_timeout / 4).setServiceParent(
             root

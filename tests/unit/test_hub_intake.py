@@ -150,6 +150,11 @@ class RefuseTests(IntakeCase):
             self.assertEqual(outcome, ("refused", "bad", "bad-meta"))
         self.assertEqual(self.store.upload_docs, {})
 
+    def test_unstorableFacts(self) -> None:
+        """Facts that the store itself cannot hold are refused for good."""
+        self.store.fail_next(ValueError("a document of 17 MB"), op="begin_upload")
+        self.assertEqual(self.offer_again(self.item, CONTENT), ("refused", "scan-1", "bad-meta"))
+
     def test_otherKind(self) -> None:
         """A HUB takes scans only."""
         item = make_item(b"x", "r", kind="report", **META)

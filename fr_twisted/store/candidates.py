@@ -1,0 +1,84 @@
+"""A short list of documents that were due when last asked, so that a long queue is not searched for every claim."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import DeferredLock
+
+T = TypeVar("T")
+Doc = dict[str, Any]
+
+LIMIT = 100
+"""Documents in a list."""
+
+YOUNG = 1.0
+"""Seconds for which a list is believed."""
+
+COST_FACTOR = 20
+OLD = 15.0
+"""A list that took t seconds to fetch is believed for 20 t, if that is longer, and for 15 s at most.
+
+So some servers' search of a queue of 10,000 takes a twentieth of their time, and not all of it. A document that should
+come first but became due after the list was fetched is passed over for that long at most, and not at all when a
+change stream tells of it (`Candidates.forget`).
+"""
+
+MOST_MISSES = 8
+"""Documents that others were faster to take, after which the list is fetched anew."""
+
+MOST_FETCHES = 4
+"""Lists fetched for one claim; then nothing is due for us."""
+
+
+class Candidates:
+    """Documents in the order in which they are to be taken."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[list[Doc]]], monotonic: Callable[[], float]) -> None:
+        """``fetch`` lists what is due, the first first."""
+        self._fetch = fetch
+        self._monotonic = monotonic
+        self._lock = DeferredLock()
+        self._list: deque[Doc] = deque()
+        self._good_until = 0.0
+        self._generation = 0
+
+    def forget(self) -> None:
+        """Fetch the list anew for the next claim: something became due."""
+        self._generation += 1
+        self._good_until = 0.0
+
+    async def take(self, attempt: Callable[[Doc], Awaitable[T | None]]) -> T | None:
+        """Return what ``attempt`` made of the first document that it could take, or None when nothing is due.
+
+        ``attempt`` returns None for a document that another was faster to take.
+        """
+        fetches = misses = 0
+        while True:
+            await self._lock.acquire()
+            try:
+                if not self._list or self._monotonic() >= self._good_until:
+                    if fetches == MOST_FETCHES:
+                        return None
+                    fetches += 1
+                    await self._refill()
+                if not self._list:
+                    return None
+                document = self._list.popleft()
+            finally:
+                self._lock.release()
+            taken = await attempt(document)
+            if taken is not None:
+                return taken
+            misses += 1
+            if misses % MOST_MISSES == 0:
+                self.forget()
+
+    async def _refill(self) -> None:
+        generation, begun = self._generation, self._monotonic()
+        self._list.clear()
+        found = await self._fetch()
+        ended = self._monotonic()
+        self._list.extend(found)
+        if generation == self._generation:
+            self._good_until = ended + min(max(YOUNG, COST_FACTOR * (ended - begun)), OLD)

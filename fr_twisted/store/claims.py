@@ -1,0 +1,140 @@
+"""The queue: scans are claimed by finding and comparing-and-setting, under a lease and a fencing token."""
+
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from twisted.logger import Logger
+
+from fr_twisted.model import BrainScan, ScanState
+from fr_twisted.store.candidates import LIMIT, Candidates
+from fr_twisted.store.connection import Mongo
+from fr_twisted.store.documents import Scribe, faults, lease, shorten
+from fr_twisted.store.indexes import QUEUE_ORDER, SCANS, lease_ended, to_do
+from fr_twisted.store.interfaces import Claim, StaleTokenError
+
+Doc = dict[str, Any]
+
+_HEAD = {"priority": 1, "received_at": 1, "report_generated": 1, "token": 1, "lease.owner": 1}
+BODY = {"history": 0, "pending_report": 0}
+"""The projection of a scan without what may be large."""
+
+
+class Claims:
+    """Claims of scans, and what becomes of them short of a report."""
+
+    _log = Logger()
+
+    def __init__(self, mongo: Mongo, scribe: Scribe) -> None:
+        self._mongo = mongo
+        self._scribe = scribe
+        self._candidates = Candidates(self._due, mongo.monotonic)
+
+    def something_new(self) -> None:
+        """Look at the whole queue for the next claim."""
+        self._candidates.forget()
+
+    async def claim(self, owner: str, lease_seconds: float) -> Claim | None:
+        """Claim, as `IScans.claim` says."""
+        return await self._candidates.take(lambda head: self._attempt(head, owner, lease_seconds))
+
+    async def _due(self) -> list[Doc]:
+        now = await self._mongo.now()
+        what = "look for scans to analyse"
+        waiting = await self._mongo.find(
+            what, SCANS, to_do(), limit=LIMIT, projection=_HEAD, sort=QUEUE_ORDER
+        )
+        ended = await self._mongo.find(
+            what, SCANS, lease_ended(now), limit=LIMIT, projection=_HEAD, sort=(("lease.expires_at", 1),)
+        )
+        return sorted([*waiting, *ended], key=lambda head: (-head["priority"], head["received_at"]))[:LIMIT]
+
+    async def _attempt(self, head: Doc, owner: str, lease_seconds: float) -> Claim | None:
+        now = await self._mongo.now()
+        token = (head.get("token") or 0) + 1
+        unchanged = {
+            "_id": head["_id"],
+            "report_generated": head["report_generated"],
+            "token": head.get("token"),
+        }
+        if head["report_generated"] != ScanState.TO_DO:
+            unchanged["lease.expires_at"] = {"$lt": now}
+        change = {
+            "$set": {
+                "report_generated": ScanState.IN_PROGRESS.value,
+                "token": token,
+                "lease": lease(owner, token, now, lease_seconds),
+            },
+            "$inc": {"attempts": 1},
+            "$push": self._scribe.push(now, "claimed", _claimed_by(head, owner)),
+        }
+        if not await self._mongo.compare_and_set("claim a scan", SCANS, unchanged, change):
+            return None
+        ours = {"_id": head["_id"], "token": token}
+        document = await self._mongo.find_one("claim a scan", SCANS, ours, BODY)
+        return None if document is None else await self._made(document, owner, token)
+
+    async def _made(self, document: Doc, owner: str, token: int) -> Claim | None:
+        try:
+            return Claim(BrainScan.model_validate(document), owner, token)
+        except ValidationError as error:
+            reason = f"the scan's document is damaged: {faults(error)}"
+            self._log.error(
+                "{scan_id} is given up: {reason}",
+                event="scan.damaged",
+                scan_id=document["_id"],
+                reason=reason,
+            )
+            await self._end(document["_id"], token, ScanState.FAILED, "failed", reason)
+            return None
+
+    async def renew(self, claim: Claim, lease_seconds: float) -> None:
+        """Lengthen the lease."""
+        expires_at = await self._mongo.now() + timedelta(seconds=lease_seconds)
+        ours = self.ours(claim.scan.scan_id, claim.token)
+        if not await self._mongo.update(
+            "renew a lease", SCANS, ours, {"$set": {"lease.expires_at": expires_at}}
+        ):
+            raise StaleTokenError(f"{claim.scan.scan_id} was taken over")
+
+    async def release(self, claim: Claim, error: str | None, count_attempt: bool) -> None:
+        """Give the scan back."""
+        extra = {} if count_attempt else {"$inc": {"attempts": -1}}
+        if not await self._end(claim.scan.scan_id, claim.token, ScanState.TO_DO, "released", error, extra):
+            raise StaleTokenError(f"{claim.scan.scan_id} was taken over")
+        self.something_new()
+
+    async def fail(self, claim: Claim, error: str) -> None:
+        """Give the scan up."""
+        if not await self._end(claim.scan.scan_id, claim.token, ScanState.FAILED, "failed", error):
+            raise StaleTokenError(f"{claim.scan.scan_id} was taken over")
+
+    async def _end(
+        self,
+        scan_id: str,
+        token: int,
+        state: ScanState,
+        event: str,
+        error: str | None,
+        extra: Doc | None = None,
+    ) -> bool:
+        now = await self._mongo.now()
+        change = {
+            "$set": {"report_generated": state.value, "lease": None, "error": shorten(error)},
+            "$push": self._scribe.push(now, event, error),
+            **(extra or {}),
+        }
+        return await self._mongo.compare_and_set(
+            f"set a scan {state}", SCANS, self.ours(scan_id, token), change
+        )
+
+    @staticmethod
+    def ours(scan_id: str, token: int) -> Doc:
+        """Return the query of a scan that is still in progress under ``token``."""
+        return {"_id": scan_id, "report_generated": ScanState.IN_PROGRESS.value, "token": token}
+
+
+def _claimed_by(head: Doc, owner: str) -> str:
+    if head["report_generated"] == ScanState.TO_DO:
+        return owner
+    return f"{owner}, after the lease of {head.get('lease', {}).get('owner')} ended"

@@ -1,0 +1,137 @@
+"""The end of an analysis: one compare-and-set decides, carrying the whole report; a crash after it is repaired.
+
+First the bundle's chunks are written; then the scan is set ``Done`` with the report's document inside it: that decides.
+Then the report is copied to its collection, then taken out of the scan. Each step may be repeated by anyone.
+"""
+
+import hashlib
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError
+from twisted.logger import Logger
+
+from fr_twisted.model import BrainReport, ScanState
+from fr_twisted.store.claims import Claims
+from fr_twisted.store.connection import Mongo
+from fr_twisted.store.documents import Scribe, read
+from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
+from fr_twisted.store.indexes import REPORTS, SCANS, pending
+from fr_twisted.store.interfaces import Claim, NewReport, StaleTokenError, StoreError
+from fr_twisted.store.payloads import MongoPayloads
+
+Doc = dict[str, Any]
+
+BATCH = 100
+
+
+class Completion:
+    """Turns a claim and a finished report into a scan that is ``Done`` and a report that is due."""
+
+    _log = Logger()
+
+    def __init__(self, mongo: Mongo, scribe: Scribe, payloads: MongoPayloads, garbage: Garbage) -> None:
+        self._mongo = mongo
+        self._scribe = scribe
+        self._payloads = payloads
+        self._garbage = garbage
+
+    async def complete(self, claim: Claim, report: NewReport) -> BrainReport:
+        """Complete, as `IScans.complete` says."""
+        begun = self._mongo.monotonic()
+        document = await self._document(claim, report)
+        payload_id = document["payload_id"]
+        await self._garbage.add(payload_id)
+        await self._payloads.write_all(payload_id, report.bundle)
+        if self._mongo.monotonic() - begun > GRACE_SECONDS / 2:
+            raise StoreError(f"{report.report_id}: the store was too slow to write the report")
+        if not await self._decide(claim, document):
+            document = await self._decided(claim)
+        kept = await self._finish(claim.scan.scan_id, document)
+        if kept["payload_id"] == payload_id:
+            self._mongo.in_background("keep a payload", self._garbage.drop(payload_id))
+        return read(BrainReport, kept)
+
+    async def _document(self, claim: Claim, report: NewReport) -> Doc:
+        now = await self._mongo.now()
+        digest = hashlib.sha256(report.bundle).hexdigest()
+        return {
+            "_id": report.report_id,
+            "scan_id": claim.scan.scan_id,
+            "patient_id": claim.scan.patient_id,
+            "destination": claim.scan.source,
+            "status": False,
+            "analysis": report.analysis,
+            "analysis_version": report.analysis_version,
+            "findings": report.findings,
+            # The same for a repeat of this completion, and never that of another claim or other bytes.
+            "payload_id": f"{report.report_id}.{claim.token}.{digest[:16]}",
+            "size": len(report.bundle),
+            "sha256": digest,
+            "created_at": now,
+            "attempts": 0,
+            "next_attempt_at": now,
+            "lease": None,
+            "token": 0,
+            "delivered_at": None,
+            "error": None,
+            "refused": False,
+        }
+
+    async def _decide(self, claim: Claim, document: Doc) -> bool:
+        now = document["created_at"]
+        change = {
+            "$set": {
+                "report_generated": ScanState.DONE.value,
+                "lease": None,
+                "error": None,
+                "pending_report": document,
+                "pending_at": now,
+            },
+            "$push": self._scribe.push(now, "done", document["_id"]),
+        }
+        ours = Claims.ours(claim.scan.scan_id, claim.token)
+        return await self._mongo.compare_and_set("set a scan Done", SCANS, ours, change)
+
+    async def _decided(self, claim: Claim) -> Doc:
+        """Return the report with which an earlier call for the same claim set the scan Done."""
+        query = {"_id": claim.scan.scan_id, "report_generated": ScanState.DONE.value, "token": claim.token}
+        scan = await self._mongo.find_one(
+            "look for a scan", SCANS, query, {"pending_report": 1, "report_id": 1}
+        )
+        if scan is None:
+            raise StaleTokenError(f"{claim.scan.scan_id} was taken over")
+        if "pending_report" in scan:
+            pending_report: Doc = scan["pending_report"]
+            return pending_report
+        report = await self._mongo.find_one("look for a report", REPORTS, {"_id": scan["report_id"]})
+        if report is None:
+            raise StoreError(f"{claim.scan.scan_id} is Done but its report is gone")
+        return report
+
+    async def _finish(self, scan_id: str, document: Doc) -> Doc:
+        """Copy the report to its collection, then take it out of the scan; return the report that is kept."""
+        try:
+            await self._mongo.insert("keep a report", REPORTS, dict(document))
+        except DuplicateKeyError:
+            same = {"_id": document["_id"]}
+            document = await self._mongo.find_one("look for a report", REPORTS, same) or document
+        done = {"_id": scan_id, "pending_report._id": document["_id"]}
+        change = {"$set": {"report_id": document["_id"]}, "$unset": {"pending_report": "", "pending_at": ""}}
+        await self._mongo.update("take a report out of its scan", SCANS, done, change)
+        return document
+
+    async def repair(self) -> int:
+        """Finish what a crash left; return how many reports were mended."""
+        mended = 0
+        while True:
+            left = await self._mongo.find(
+                "look for pending reports", SCANS, pending(), limit=BATCH, projection={"pending_report": 1}
+            )
+            for scan in left:
+                await self._finish(scan["_id"], scan["pending_report"])
+                self._log.info(
+                    "the report of {scan_id} was put in its place", event="scan.repaired", scan_id=scan["_id"]
+                )
+            mended += len(left)
+            if len(left) < BATCH:
+                return mended

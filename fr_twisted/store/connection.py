@@ -1,0 +1,302 @@
+"""The connection pool, and the few kinds of operations that the store is made of."""
+
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from bson.codec_options import CodecOptions
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from txmongo.connection import ConnectionPool
+
+from fr_twisted.store.interfaces import StoreError
+from fr_twisted.store.retry import Runner
+from fr_twisted.store.tls import HostVerifier
+from fr_twisted.store.uri import MongoAddress
+
+Doc = dict[str, Any]
+
+FIRST_RECONNECT = 0.05
+LONGEST_RECONNECT = 2.0
+"""Seconds between attempts to reconnect, at first and at most; by default txmongo waits for up to 60."""
+
+PING_INTERVAL = 2.0
+PING_TIMEOUT = 2.0
+"""A server that does not answer a ping for so long (seconds) has its connections cut."""
+
+CLOCK_AGE = 5.0
+"""Seconds for which one reading of the store's clock is carried on by the monotonic clock of this machine."""
+
+CLOSE_LIMIT = 5.0
+"""Seconds after which connections that do not close are left to the system."""
+
+_CODEC: CodecOptions[Doc] = CodecOptions(tz_aware=True)
+
+
+def make_pool(address: MongoAddress, verifier: HostVerifier | None, size: int, connect_timeout: float) -> Any:
+    """Return a started txmongo pool whose writes are acknowledged by the majority and journalled."""
+    pool = ConnectionPool(
+        address.txmongo_uri(),
+        pool_size=size,
+        ssl_context_factory=verifier,
+        ping_interval=address.ping_interval or PING_INTERVAL,
+        ping_timeout=PING_TIMEOUT,
+        # txmongo takes this for the limit of connecting and of the handshake too.
+        retry_delay=connect_timeout,
+        max_delay=LONGEST_RECONNECT,
+        codec_options=_CODEC,
+        w="majority",
+        j=True,
+    )
+    for factory in pool.getprotocols():
+        # As its first delay txmongo takes the limit of the handshake: seconds, where a new primary needs none.
+        factory.resetDelay = partial(_reset_delay, factory)
+        factory.resetDelay()
+    return pool
+
+
+def _reset_delay(factory: Any) -> None:
+    type(factory).resetDelay(factory)
+    factory.delay = FIRST_RECONNECT
+
+
+async def close_pool(pool: Any, clock: IReactorTime) -> None:
+    """Close the connections of ``pool`` and return when they are gone; txmongo itself does not wait for that."""
+    connectors = [factory.connector for factory in pool.getprotocols()]
+    connectors += [pinger.connector for pinger in pool._ConnectionPool__pingers.values()]
+    await pool.disconnect()
+    deadline = clock.seconds() + CLOSE_LIMIT
+    while any(connector.state != "disconnected" for connector in connectors):
+        if clock.seconds() > deadline:
+            for connector in connectors:
+                if connector.transport is not None:
+                    connector.transport.abortConnection()
+            return
+        await deferLater(clock, 0.01)
+
+
+class Mongo:
+    """One database, through one pool. Every operation has a deadline and raises what `Runner.run` says."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        address: MongoAddress,
+        clock: IReactorTime,
+        timeout: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.address = address
+        self.clock = clock
+        self.monotonic = monotonic
+        self._timeout = timeout
+        self.runner = Runner(clock, address.redacted, timeout)
+        self.majority_reads = True
+        self._pool: Any = None
+        self._background: set[Deferred[Any]] = set()
+        self._read_at: tuple[datetime, float] | None = None
+
+    # --- life
+
+    def start(self, verifier: HostVerifier | None, pool_size: int, connect_timeout: float) -> None:
+        """Begin to connect, for the first time or after `close`."""
+        self.runner = Runner(self.clock, self.address.redacted, self._timeout)
+        self._pool = make_pool(self.address, verifier, pool_size, connect_timeout)
+
+    async def close(self) -> None:
+        """End what is under way and close the connections."""
+        self.runner.close()
+        if self._background:
+            await DeferredList(list(self._background))
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await close_pool(pool, self.clock)
+
+    def in_background(self, what: str, work: Coroutine[Deferred[Any], Any, Any]) -> None:
+        """Run ``work``, whose failure harms nothing."""
+        deferred = Deferred.fromCoroutine(work)
+        self._background.add(deferred)
+
+        def done(_: object) -> None:
+            self._background.discard(deferred)
+
+        deferred.addErrback(
+            lambda failure: self._log.debug(
+                "{what} did not work: {reason}",
+                event="store.background",
+                what=what,
+                reason=failure.getErrorMessage(),
+            )
+        ).addBoth(done)
+
+    # --- the store's clock
+
+    async def now(self, max_age: float = CLOCK_AGE) -> datetime:
+        """Return the time of the store's clock, to the millisecond, read from it at most ``max_age`` seconds ago."""
+        if self._read_at is None or self.monotonic() - self._read_at[1] > max_age:
+            self.read_clock(await self.command("read the clock", {"hello": 1}, database="admin"))
+        return self.estimated_now()
+
+    def read_clock(self, hello: Mapping[str, Any]) -> None:
+        """Take the time out of a reply to ``hello``."""
+        local_time = hello.get("localTime")
+        if not isinstance(local_time, datetime):
+            raise StoreError("the store does not tell its time")
+        self._read_at = (local_time.astimezone(UTC), self.monotonic())
+
+    def estimated_now(self) -> datetime:
+        """Return the time of the store's clock as last read and carried on since: no round trip.
+
+        Raises:
+            StoreError: it was never read.
+        """
+        if self._read_at is None:
+            raise StoreError("the store's clock was not read yet")
+        read, when = self._read_at
+        now = read + timedelta(seconds=self.monotonic() - when)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+    # --- operations
+
+    async def command(
+        self,
+        what: str,
+        command: Mapping[str, Any],
+        *,
+        database: str | None = None,
+        timeout: float | None = None,
+    ) -> Doc:
+        """Run a database command and return the reply."""
+        # txmongo writes into the document it is given.
+        name = database or self.address.database
+        return await self.runner.run(what, lambda: self._connected().command(name, dict(command)), timeout)
+
+    async def find(
+        self,
+        what: str,
+        collection: str,
+        query: Mapping[str, Any],
+        *,
+        limit: int,
+        projection: Mapping[str, int] | None = None,
+        sort: Sequence[tuple[str, int]] = (),
+        timeout: float | None = None,
+    ) -> list[Doc]:
+        """Return at most ``limit`` documents, in one reply; only what the majority has, so that none is rolled back."""
+        command = find_command(collection, query, limit=limit, projection=projection, sort=sort)
+        if self.majority_reads:
+            command["readConcern"] = {"level": "majority"}
+        reply = await self.command(what, command, timeout=timeout)
+        documents: list[Doc] = reply["cursor"]["firstBatch"]
+        return documents
+
+    async def find_one(
+        self,
+        what: str,
+        collection: str,
+        query: Mapping[str, Any],
+        projection: Mapping[str, int] | None = None,
+    ) -> Doc | None:
+        """Return the document, or None."""
+        found = await self.find(what, collection, query, limit=1, projection=projection)
+        return found[0] if found else None
+
+    async def insert(self, what: str, collection: str, document: Doc, timeout: float | None = None) -> None:
+        """Insert; a DuplicateKeyError may come of our own repeat."""
+        await self.runner.run(what, lambda: self._collection(collection).insert_one(document), timeout)
+
+    async def update(
+        self,
+        what: str,
+        collection: str,
+        query: Mapping[str, Any],
+        change: Mapping[str, Any],
+        *,
+        upsert: bool = False,
+    ) -> bool:
+        """Update one document; tell whether there was one. The change must be one that may be applied twice."""
+
+        def attempt() -> Any:
+            return self._collection(collection).update_one(dict(query), dict(change), upsert)
+
+        result = await self.runner.run(what, attempt)
+        return bool(result.raw_result["n"])
+
+    async def compare_and_set(
+        self, what: str, collection: str, query: Mapping[str, Any], change: Mapping[str, Any]
+    ) -> bool:
+        """Apply ``change`` to the document ``query`` (with its ``_id``) if it still is so; tell whether it was applied.
+
+        A lost answer makes the repeat find nothing to change: the id of this change, left in the document, tells that
+        the first attempt was applied.
+        """
+        mark = uuid4().hex
+        marked = {**change, "$set": {**change.get("$set", {}), "op": mark}}
+        attempts = 0
+
+        def attempt() -> Any:
+            nonlocal attempts
+            attempts += 1
+            return self._collection(collection).update_one(dict(query), marked)
+
+        result = await self.runner.run(what, attempt)
+        if result.raw_result["n"]:
+            return True
+        if attempts == 1:
+            return False
+        applied = {"_id": query["_id"], "op": mark}
+        return await self.find_one(what, collection, applied, {"_id": 1}) is not None
+
+    async def delete(
+        self,
+        what: str,
+        collection: str,
+        query: Mapping[str, Any],
+        *,
+        many: bool = False,
+        timeout: float | None = None,
+    ) -> int:
+        """Delete one document, or all that match; return how many."""
+
+        def attempt() -> Any:
+            target = self._collection(collection)
+            return target.delete_many(dict(query)) if many else target.delete_one(dict(query))
+
+        return int((await self.runner.run(what, attempt, timeout)).deleted_count)
+
+    def _collection(self, name: str) -> Any:
+        return self._connected()[self.address.database][name]
+
+    def _connected(self) -> Any:
+        if self._pool is None:
+            raise StoreError("the store is not open")
+        return self._pool
+
+
+def find_command(
+    collection: str,
+    query: Mapping[str, Any],
+    *,
+    limit: int,
+    projection: Mapping[str, int] | None = None,
+    sort: Sequence[tuple[str, int]] = (),
+) -> Doc:
+    """Return a ``find`` command that is answered whole in one reply."""
+    command: Doc = {
+        "find": collection,
+        "filter": dict(query),
+        "limit": limit,
+        "singleBatch": True,
+        "batchSize": limit,
+    }
+    if projection:
+        command["projection"] = dict(projection)
+    if sort:
+        command["sort"] = dict(sort)
+    return command

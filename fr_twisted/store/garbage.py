@@ -1,0 +1,86 @@
+"""Payloads that were given up. Their chunks are deleted later, and only if nothing refers to them by then.
+
+A payload is listed here before it is given up, and a report's payload even before it is written, so that a crash leaves
+nothing unlisted. A receiver that is just committing a listed payload wins: the list is compared with the scans, reports
+and uploads after the grace period, when any such write has long been decided.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from fr_twisted.store.connection import Mongo
+from fr_twisted.store.indexes import GARBAGE, REPORTS, SCANS, UPLOADS, garbage, pending, untouched
+from fr_twisted.store.payloads import MongoPayloads
+
+Doc = dict[str, Any]
+
+GRACE_SECONDS = 600.0
+"""Between the listing of a payload and the deletion of its chunks; no operation lasts a tenth as long."""
+
+BATCH = 100
+
+
+class Garbage:
+    """The list ``brain_garbage``: ``_id`` (payload id), ``since``."""
+
+    def __init__(self, mongo: Mongo, payloads: MongoPayloads, grace_seconds: float) -> None:
+        self._mongo = mongo
+        self._payloads = payloads
+        self._grace = grace_seconds
+
+    async def add(self, payload_id: str) -> None:
+        """List a payload, or list it anew."""
+        since = {"$set": {"since": await self._mongo.now()}}
+        await self._mongo.update("give up a payload", GARBAGE, {"_id": payload_id}, since, upsert=True)
+
+    async def drop(self, payload_id: str) -> None:
+        """Take a payload off the list."""
+        await self._mongo.delete("keep a payload", GARBAGE, {"_id": payload_id})
+
+    async def clean(self, upload_ttl_seconds: float) -> int:
+        """Give up old uploads, delete what nothing refers to; return how many payloads were deleted."""
+        await self._expire_uploads(upload_ttl_seconds)
+        before = await self._mongo.now() - timedelta(seconds=self._grace)
+        removed = 0
+        while True:
+            listed = await self._mongo.find(
+                "look for garbage", GARBAGE, garbage(before), limit=BATCH, sort=(("since", 1),)
+            )
+            for document in listed:
+                payload_id = document["_id"]
+                if not await self._is_used(payload_id):
+                    await self._payloads.remove(payload_id)
+                    removed += 1
+                await self._mongo.delete("remove garbage", GARBAGE, document)
+            if len(listed) < BATCH:
+                return removed
+
+    async def _expire_uploads(self, ttl_seconds: float) -> None:
+        before = await self._mongo.now() - timedelta(seconds=ttl_seconds)
+        projection = {"payload_id": 1, "token": 1, "touched_at": 1}
+        while True:
+            old = await self._mongo.find(
+                "look for old uploads",
+                UPLOADS,
+                untouched(before),
+                limit=BATCH,
+                projection=projection,
+                sort=(("touched_at", 1),),
+            )
+            for document in old:
+                await self.add(document["payload_id"])
+                await self._mongo.delete("give up an upload", UPLOADS, document)
+            if len(old) < BATCH:
+                return
+
+    async def _is_used(self, payload_id: str) -> bool:
+        queries: tuple[tuple[str, Doc], ...] = (
+            (SCANS, {"payload_id": payload_id}),
+            (SCANS, {**pending(), "pending_report.payload_id": payload_id}),
+            (REPORTS, {"payload_id": payload_id}),
+            (UPLOADS, {"payload_id": payload_id}),
+        )
+        for collection, query in queries:
+            if await self._mongo.find_one("look for a payload's use", collection, query, {"_id": 1}):
+                return True
+        return False

@@ -1,0 +1,159 @@
+"""Collections, indexes and hot queries, all in this one place; a test lets the server explain each query.
+
+Indexes are created at start, while the collections of a new database are empty.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+SCANS = "brain_scans"
+REPORTS = "brain_reports"
+CHUNKS = "brain_chunks"
+UPLOADS = "brain_uploads"
+GARBAGE = "brain_garbage"
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before every date: ``{"$gt": EPOCH}`` selects the documents that have one, and may use a sparse index."""
+
+Keys = Sequence[tuple[str, int]]
+Doc = dict[str, Any]
+
+QUEUE_ORDER: Keys = (("priority", -1), ("received_at", 1))
+REPORT_ORDER: Keys = (("created_at", 1),)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index of a collection."""
+
+    collection: str
+    keys: Keys
+    sparse: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the name that MongoDB itself would give it."""
+        return "_".join(f"{key}_{direction}" for key, direction in self.keys)
+
+    def document(self) -> Doc:
+        """Return its part of a ``createIndexes`` command."""
+        spec: Doc = {"key": dict(self.keys), "name": self.name}
+        if self.sparse:
+            spec["sparse"] = True
+        return spec
+
+
+INDEXES: Sequence[Index] = (
+    # The queue, and the leases that ended.
+    Index(SCANS, (("report_generated", 1), *QUEUE_ORDER)),
+    Index(SCANS, (("report_generated", 1), ("lease.expires_at", 1))),
+    # Done, the report not yet in its collection.
+    Index(SCANS, (("pending_at", 1),), sparse=True),
+    Index(SCANS, (("payload_id", 1),)),
+    # What is to be sent, by age, and when something will be due.
+    Index(REPORTS, (("status", 1), ("refused", 1), ("destination", 1), *REPORT_ORDER)),
+    Index(REPORTS, (("status", 1), ("refused", 1), ("destination", 1), ("next_attempt_at", 1))),
+    Index(REPORTS, (("scan_id", 1),)),
+    Index(REPORTS, (("payload_id", 1),)),
+    # With the size in it MongoDB tells which chunks there are without reading them.
+    Index(CHUNKS, (("files_id", 1), ("n", 1), ("size", 1))),
+    Index(UPLOADS, (("touched_at", 1),)),
+    Index(UPLOADS, (("payload_id", 1),)),
+    Index(GARBAGE, (("since", 1),)),
+)
+
+
+def create_commands() -> list[Doc]:
+    """Return a ``createIndexes`` command for each collection."""
+    collections = dict.fromkeys(index.collection for index in INDEXES)
+    return [
+        {
+            "createIndexes": name,
+            "indexes": [index.document() for index in INDEXES if index.collection == name],
+            "writeConcern": {"w": "majority"},
+        }
+        for name in collections
+    ]
+
+
+def to_do() -> Doc:
+    """Scans that wait."""
+    return {"report_generated": "To Do"}
+
+
+def lease_ended(now: datetime) -> Doc:
+    """Scans whose worker did not come back."""
+    return {"report_generated": "In Progress", "lease.expires_at": {"$lt": now}}
+
+
+def pending() -> Doc:
+    """Scans whose report stands in their own document still."""
+    return {"pending_at": {"$gt": EPOCH}}
+
+
+def in_state(state: str) -> Doc:
+    """Scans in a state."""
+    return {"report_generated": state}
+
+
+def unsent(destination: str) -> Doc:
+    """Reports that their destination has neither taken nor refused."""
+    return {"status": False, "refused": False, "destination": destination}
+
+
+def due(destination: str, now: datetime) -> Doc:
+    """Reports to be sent now."""
+    return {**unsent(destination), "next_attempt_at": {"$lte": now}}
+
+
+def chunk_window(payload_id: str, first: int, count: int) -> Doc:
+    """Chunks by number."""
+    return {"files_id": payload_id, "n": {"$gte": first, "$lt": first + count}}
+
+
+def untouched(before: datetime) -> Doc:
+    """Uploads that nobody wrote to since."""
+    return {"touched_at": {"$lt": before}}
+
+
+def garbage(before: datetime) -> Doc:
+    """Payloads that were given up so long ago."""
+    return {"since": {"$lt": before}}
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query that is asked often, or of a collection that grows.
+
+    Compare-and-sets name the ``_id`` beside their conditions, and use its index.
+    """
+
+    name: str
+    collection: str
+    filter: Mapping[str, Any]
+    sort: Keys = ()
+
+
+QUERIES: Sequence[Query] = (
+    Query("queue", SCANS, to_do(), QUEUE_ORDER),
+    Query("leases that ended", SCANS, lease_ended(EPOCH), (("lease.expires_at", 1),)),
+    Query("pending reports", SCANS, pending()),
+    Query("a scan", SCANS, {"_id": "x"}),
+    Query("scans in a state", SCANS, in_state("Done")),
+    Query("scan of a payload", SCANS, {"payload_id": "x"}),
+    Query("due reports", REPORTS, due("x", EPOCH), REPORT_ORDER),
+    Query("next due report", REPORTS, unsent("x"), (("next_attempt_at", 1),)),
+    Query("waiting reports", REPORTS, {"status": False, "refused": False}),
+    Query("reports of a scan", REPORTS, {"scan_id": "x"}),
+    Query("a report", REPORTS, {"_id": "x"}),
+    Query("report of a payload", REPORTS, {"payload_id": "x"}),
+    Query("chunks there are", CHUNKS, chunk_window("x", 0, 64), (("n", 1),)),
+    Query("a chunk", CHUNKS, {"_id": "x:0"}),
+    Query("chunks to remove", CHUNKS, {"files_id": "x"}),
+    Query("an upload", UPLOADS, {"_id": "x"}),
+    Query("untouched uploads", UPLOADS, untouched(EPOCH), (("touched_at", 1),)),
+    Query("upload of a payload", UPLOADS, {"payload_id": "x"}),
+    Query("old garbage", GARBAGE, garbage(EPOCH), (("since", 1),)),
+)

@@ -1,0 +1,197 @@
+"""`IReports` over MongoDB. ``next_attempt_at`` says when a report may be taken: a lease puts it to the lease's end."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from fr_twisted.model import BrainReport
+from fr_twisted.store.candidates import LIMIT, Candidates
+from fr_twisted.store.connection import Mongo
+from fr_twisted.store.documents import faults, lease, read, shorten
+from fr_twisted.store.indexes import REPORT_ORDER, REPORTS, due, unsent
+from fr_twisted.store.interfaces import IReports
+from fr_twisted.store.watch import Watch
+
+Doc = dict[str, Any]
+
+MOST_DESTINATIONS = 1000
+"""Destinations counted by `IReports.waiting`, and for which a list of candidates is kept."""
+
+MOST_OF_SCAN = 1000
+"""Reports of one scan: one for each version of each analysis."""
+
+
+@implementer(IReports)
+class MongoReports:
+    """Reports in ``brain_reports``."""
+
+    _log = Logger()
+
+    def __init__(self, mongo: Mongo, watch: Watch) -> None:
+        self._mongo = mongo
+        self._watch = watch
+        self._candidates: dict[str, Candidates] = {}
+
+    def take(self, destination: str, owner: str, lease_seconds: float) -> Deferred[BrainReport | None]:
+        """Lease the oldest report that is due."""
+        return Deferred.fromCoroutine(
+            self._candidates_for(destination).take(lambda head: self._attempt(head, owner, lease_seconds))
+        )
+
+    def _candidates_for(self, destination: str) -> Candidates:
+        if destination not in self._candidates:
+            if len(self._candidates) >= MOST_DESTINATIONS:
+                self._candidates.clear()
+            self._candidates[destination] = Candidates(lambda: self._due(destination), self._mongo.monotonic)
+        return self._candidates[destination]
+
+    async def _due(self, destination: str) -> list[Doc]:
+        query = due(destination, await self._mongo.now())
+        head = {"token": 1}
+        return await self._mongo.find(
+            "look for reports", REPORTS, query, limit=LIMIT, projection=head, sort=REPORT_ORDER
+        )
+
+    async def _attempt(self, head: Doc, owner: str, lease_seconds: float) -> BrainReport | None:
+        now = await self._mongo.now()
+        token = (head.get("token") or 0) + 1
+        unchanged = {
+            "_id": head["_id"],
+            "status": False,
+            "refused": False,
+            "token": head.get("token"),
+            "next_attempt_at": {"$lte": now},
+        }
+        leased = lease(owner, token, now, lease_seconds)
+        change = {"$set": {"token": token, "lease": leased, "next_attempt_at": leased["expires_at"]}}
+        if not await self._mongo.compare_and_set("take a report", REPORTS, unchanged, change):
+            return None
+        ours = {"_id": head["_id"], "token": token}
+        document = await self._mongo.find_one("take a report", REPORTS, ours)
+        return None if document is None else await self._made(document)
+
+    async def _made(self, document: Doc) -> BrainReport | None:
+        try:
+            return BrainReport.model_validate(document)
+        except ValidationError as error:
+            reason = f"the report's document is damaged: {faults(error)}"
+            self._log.error(
+                "{report_id} is not sent: {reason}",
+                event="report.damaged",
+                report_id=document["_id"],
+                reason=reason,
+            )
+            await self._refuse(document["_id"], reason)
+            return None
+
+    def delivered(self, report: BrainReport) -> Deferred[None]:
+        """Set ``status``: the destination has it, whoever holds the lease."""
+        return Deferred.fromCoroutine(self._delivered(report.report_id))
+
+    async def _delivered(self, report_id: str) -> None:
+        now = await self._mongo.now()
+        change = {
+            "status": True,
+            "delivered_at": now,
+            "lease": None,
+            "next_attempt_at": None,
+            "error": None,
+            "refused": False,
+        }
+        query = {"_id": report_id, "status": False}
+        await self._mongo.update("set a report delivered", REPORTS, query, {"$set": change})
+
+    def put_back(self, report: BrainReport, error: str, delay_seconds: float) -> Deferred[None]:
+        """Release the lease; a lease that another took over is left as it is."""
+        return Deferred.fromCoroutine(self._put_back(report, error, delay_seconds))
+
+    async def _put_back(self, report: BrainReport, error: str, delay_seconds: float) -> None:
+        if report.lease is None:
+            return
+        due_at = await self._mongo.now() + timedelta(seconds=delay_seconds)
+        ours = {
+            "_id": report.report_id,
+            "status": False,
+            "refused": False,
+            "token": report.lease.token,
+            "lease.token": report.lease.token,
+        }
+        change = {
+            "$set": {"lease": None, "error": shorten(error), "next_attempt_at": due_at},
+            "$inc": {"attempts": 1},
+        }
+        await self._mongo.compare_and_set("put a report back", REPORTS, ours, change)
+
+    def refused(self, report: BrainReport, error: str) -> Deferred[None]:
+        """Keep it and do not offer it again."""
+        return Deferred.fromCoroutine(self._refuse(report.report_id, error))
+
+    async def _refuse(self, report_id: str, error: str) -> None:
+        change = {"refused": True, "error": shorten(error), "lease": None, "next_attempt_at": None}
+        query = {"_id": report_id, "status": False}
+        await self._mongo.update("set a report refused", REPORTS, query, {"$set": change})
+
+    def next_due(self, destination: str) -> Deferred[float | None]:
+        """Return the seconds until a report is due."""
+        return Deferred.fromCoroutine(self._next_due(destination))
+
+    async def _next_due(self, destination: str) -> float | None:
+        now = await self._mongo.now()
+        found = await self._mongo.find(
+            "look for reports",
+            REPORTS,
+            unsent(destination),
+            limit=1,
+            projection={"next_attempt_at": 1},
+            sort=(("next_attempt_at", 1),),
+        )
+        if not found:
+            return None
+        due_at: datetime = found[0]["next_attempt_at"]
+        return max(0.0, (due_at - now).total_seconds())
+
+    def waiting(self) -> Deferred[dict[str, int]]:
+        """Count the unsent reports."""
+        return Deferred.fromCoroutine(self._waiting())
+
+    async def _waiting(self) -> dict[str, int]:
+        pipeline = [
+            {"$match": {"status": False, "refused": False}},
+            {"$group": {"_id": "$destination", "n": {"$sum": 1}}},
+            {"$limit": MOST_DESTINATIONS},
+        ]
+        command = {"aggregate": REPORTS, "pipeline": pipeline, "cursor": {"batchSize": MOST_DESTINATIONS}}
+        reply = await self._mongo.command("count reports", command)
+        return {group["_id"]: int(group["n"]) for group in reply["cursor"]["firstBatch"]}
+
+    def get(self, report_id: str) -> Deferred[BrainReport | None]:
+        """Return a report."""
+        return Deferred.fromCoroutine(self._get(report_id))
+
+    async def _get(self, report_id: str) -> BrainReport | None:
+        document = await self._mongo.find_one("look for a report", REPORTS, {"_id": report_id})
+        return None if document is None else read(BrainReport, document)
+
+    def of_scan(self, scan_id: str) -> Deferred[list[BrainReport]]:
+        """Return the reports of a scan, the oldest first."""
+        return Deferred.fromCoroutine(self._of_scan(scan_id))
+
+    async def _of_scan(self, scan_id: str) -> list[BrainReport]:
+        found = await self._mongo.find("look for reports", REPORTS, {"scan_id": scan_id}, limit=MOST_OF_SCAN)
+        reports = [read(BrainReport, document) for document in found]
+        return sorted(reports, key=lambda report: report.created_at)
+
+    def on_report(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` when a report became due."""
+
+        def look_anew() -> None:
+            for candidates in self._candidates.values():
+                candidates.forget()
+            wake()
+
+        return self._watch.add(look_anew)

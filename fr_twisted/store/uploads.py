@@ -1,0 +1,161 @@
+"""Scans on their way in: an upload document, chunks under its payload id, one insert that makes the scan visible."""
+
+from typing import Any
+from uuid import uuid4
+
+from pymongo.errors import DuplicateKeyError
+
+from fr_twisted.model import CHUNK_SIZE, ScanState, chunk_count
+from fr_twisted.store.connection import Mongo
+from fr_twisted.store.documents import Scribe
+from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
+from fr_twisted.store.indexes import SCANS, UPLOADS
+from fr_twisted.store.interfaces import ConflictError, NewScan, PayloadMissingError, StoreError, Upload
+from fr_twisted.store.payloads import MongoPayloads
+
+Doc = dict[str, Any]
+
+MOST_RACES = 16
+"""Times that another receiver of the same scan may come between; then the store is said to be busy."""
+
+
+class Uploads:
+    """Uploads in ``brain_uploads``: ``_id`` (scan id), ``payload_id``, ``token``, ``sha256``, ``size``, ``kept``..."""
+
+    def __init__(self, mongo: Mongo, scribe: Scribe, payloads: MongoPayloads, garbage: Garbage) -> None:
+        self._mongo = mongo
+        self._scribe = scribe
+        self._payloads = payloads
+        self._garbage = garbage
+
+    # --- begin
+
+    async def begin(self, scan: NewScan) -> Upload | None:
+        """Open, take over or supersede, as `IScans.begin_upload` says."""
+        for _ in range(MOST_RACES):
+            if await self._is_kept(scan):
+                return None
+            document = await self._mongo.find_one("begin an upload", UPLOADS, {"_id": scan.scan_id})
+            upload = await (self._open(scan) if document is None else self._take_over(scan, document))
+            if upload is not None:
+                return upload
+        raise StoreError(f"{scan.scan_id}: too many receivers at once")
+
+    async def _is_kept(self, scan: NewScan) -> bool:
+        facts = {"sha256": 1, "size": 1}
+        kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": scan.scan_id}, facts)
+        if kept is not None and (kept["sha256"], kept["size"]) != (scan.sha256, scan.size):
+            raise ConflictError(f"{scan.scan_id} is kept with other content")
+        return kept is not None
+
+    async def _facts(self, scan: NewScan) -> Doc:
+        return {
+            "sha256": scan.sha256,
+            "size": scan.size,
+            "source": scan.source,
+            "meta": scan.meta.model_dump(mode="json"),
+            "touched_at": await self._mongo.now(),
+        }
+
+    async def _open(self, scan: NewScan) -> Upload | None:
+        payload_id = uuid4().hex
+        document = {"_id": scan.scan_id, "payload_id": payload_id, "token": 1, "kept": 0}
+        try:
+            await self._mongo.insert("begin an upload", UPLOADS, {**document, **await self._facts(scan)})
+        except DuplicateKeyError:
+            return None
+        self._payloads.opened(scan.scan_id, payload_id)
+        return Upload(scan, payload_id, 1, 0)
+
+    async def _take_over(self, scan: NewScan, document: Doc) -> Upload | None:
+        payload_id, token = document["payload_id"], document["token"]
+        unchanged = {"_id": scan.scan_id, "payload_id": payload_id, "token": token}
+        facts = await self._facts(scan)
+        if (document["sha256"], document["size"]) == (scan.sha256, scan.size):
+            change = {"$set": {**facts, "token": token + 1}}
+            if not await self._mongo.compare_and_set("take over an upload", UPLOADS, unchanged, change):
+                return None
+            tally = await self._payloads.counted(scan.scan_id, payload_id, document.get("kept", 0))
+            return Upload(scan, payload_id, token + 1, tally.count(scan.size))
+        # Other bytes under the same id, of which no one was told that they are kept.
+        await self._garbage.add(payload_id)
+        fresh = uuid4().hex
+        change = {"$set": {**facts, "token": token + 1, "payload_id": fresh, "kept": 0}}
+        if not await self._mongo.compare_and_set("supersede an upload", UPLOADS, unchanged, change):
+            return None
+        self._payloads.opened(scan.scan_id, fresh)
+        return Upload(scan, fresh, token + 1, 0)
+
+    # --- end
+
+    async def commit(self, upload: Upload) -> None:
+        """Make the scan visible, as `IScans.commit` says: one write when all chunks are accounted for here."""
+        await self._check(upload)
+        try:
+            await self._mongo.insert("keep a scan", SCANS, self._scan(upload))
+        except DuplicateKeyError:
+            await self._check_same(upload.scan)
+        finally:
+            self._mongo.in_background("close an upload", self._settle(upload))
+
+    async def _check(self, upload: Upload) -> None:
+        tally = self._payloads.tally(upload.payload_id)
+        size, scan_id = upload.scan.size, upload.scan.scan_id
+        if tally is None or not tally.complete(size):
+            # Another process wrote some of it, or it is an old upload: see for ourselves.
+            tally = await self._payloads.counted(scan_id, upload.payload_id, 0)
+        elif self._mongo.monotonic() - tally.touched < GRACE_SECONDS / 2:
+            return
+        missing = tally.count(size)
+        if missing < chunk_count(size):
+            wanted = min(CHUNK_SIZE, size - missing * CHUNK_SIZE)
+            raise PayloadMissingError(f"{scan_id}: chunk {missing} of {wanted} bytes is missing")
+        # After a long silence the cleaner may be at work: it spares an upload that was touched just now.
+        if not await self._payloads.touch(upload.payload_id, tally) and not await self._is_kept(upload.scan):
+            raise PayloadMissingError(f"{scan_id}: the upload was given up meanwhile")
+
+    def _scan(self, upload: Upload) -> Doc:
+        scan, now = upload.scan, self._mongo.estimated_now()
+        return {
+            "_id": scan.scan_id,
+            "patient_id": scan.meta.patient_id,
+            "source": scan.source,
+            "report_generated": ScanState.TO_DO.value,
+            "meta": scan.meta.model_dump(mode="json"),
+            "payload_id": upload.payload_id,
+            "size": scan.size,
+            "sha256": scan.sha256,
+            "priority": scan.meta.priority,
+            "received_at": now,
+            "lease": None,
+            "token": 0,
+            "attempts": 0,
+            "error": None,
+            "history": [self._scribe.entry(now, "received")],
+        }
+
+    async def _check_same(self, scan: NewScan) -> None:
+        # A write that changes nothing is acknowledged once the majority has what it found, another's insert.
+        same = {"_id": scan.scan_id, "sha256": scan.sha256, "size": scan.size}
+        if not await self._mongo.update("confirm a scan", SCANS, same, {"$set": {"sha256": scan.sha256}}):
+            raise ConflictError(f"{scan.scan_id} is kept with other content")
+
+    async def _settle(self, upload: Upload) -> None:
+        """Remove the upload's document once the scan is kept; its chunks too if they are not the scan's."""
+        kept = await self._mongo.find_one(
+            "look for a scan", SCANS, {"_id": upload.scan.scan_id}, {"payload_id": 1}
+        )
+        if kept is None:
+            return
+        if kept["payload_id"] != upload.payload_id:
+            await self._garbage.add(upload.payload_id)
+        ours = {"_id": upload.scan.scan_id, "payload_id": upload.payload_id}
+        await self._mongo.delete("close an upload", UPLOADS, ours)
+        self._payloads.closed(upload.payload_id)
+
+    async def discard(self, upload: Upload) -> None:
+        """Forget it, as `IScans.discard_upload` says."""
+        await self._garbage.add(upload.payload_id)
+        ours = {"_id": upload.scan.scan_id, "payload_id": upload.payload_id, "token": upload.token}
+        if await self._mongo.delete("discard an upload", UPLOADS, ours):
+            self._payloads.closed(upload.payload_id)

@@ -1,0 +1,1 @@
+"""Tests with the real reactor, a real store and real processes."""
