@@ -146,7 +146,7 @@ async def test_tls_both_ways(tmp_path: Path, proven: bool) -> None:
     try:
         await pair.start(wrapServerTLS(options, tcp()), client)
         if proven:
-            await until(lambda: pair.intake.stored)
+            await until(pair.outbox.outcomes)
             assert pair.outbox.outcomes() == [("acknowledged", "item-1", False)]
         else:
             await pause(1.0)
