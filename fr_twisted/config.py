@@ -292,6 +292,10 @@ class PacsSettings(Settings):
     seed: Annotated[int | None, Setting("FR_PACS_SEED", "a whole number, 0 or more")] = Field(
         default=None, ge=0, description="makes the generated scans the same every time; none: new ones"
     )
+    truth: Annotated[Path | None, Setting("FR_PACS_TRUTH", _FOLDER)] = Field(
+        None,
+        description="folder for the true volumes of generated scans, which go nowhere else; none: not kept",
+    )
     patient_id: Annotated[str | None, Setting("FR_PACS_PATIENT_ID", "1 to 64 characters", secret=True)] = (
         Field(
             None, min_length=1, max_length=64, repr=False, description="patient id of files that carry none"

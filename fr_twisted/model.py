@@ -73,7 +73,9 @@ class Lease(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     owner: str
-    token: int = Field(ge=1, description="rises by one with every claim; a write under an older token is refused")
+    token: int = Field(
+        ge=1, description="rises by one with every claim; a write under an older token is refused"
+    )
     expires_at: AwareDatetime
 
 
@@ -147,7 +149,9 @@ class BrainReport(BaseModel):
     lease: Lease | None = None
     delivered_at: AwareDatetime | None = None
     error: str | None = None
-    refused: bool = Field(default=False, description="the destination refused it for good; a person must look")
+    refused: bool = Field(
+        default=False, description="the destination refused it for good; a person must look"
+    )
 
     @property
     def payload(self) -> PayloadRef:

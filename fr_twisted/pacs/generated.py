@@ -91,6 +91,7 @@ class GeneratedCandidate:
 
     def _write_truth(self, scan_id: str, record: dict[str, Any]) -> None:
         if self._truth is not None:
+            self._truth.mkdir(parents=True, exist_ok=True)
             part = self._truth / f".{scan_id}.part"
             part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             part.rename(self._truth / f"{scan_id}.json")

@@ -39,7 +39,13 @@ def makeService(options: Any) -> IService:
     if settings.generate:
         sources.append(
             GeneratedSource(
-                settings.generate, node, spool, clock, interval=settings.interval, seed=settings.seed
+                settings.generate,
+                node,
+                spool,
+                clock,
+                interval=settings.interval,
+                seed=settings.seed,
+                truth=settings.truth,
             )
         )
     acks = AckTimes(clock)

@@ -150,7 +150,7 @@ async def test_the_road_there_and_back(pacs: Callable[..., Daemon], tmp_path: Pa
 
 
 async def test_generated_scans(pacs: Callable[..., Daemon], tmp_path: Path) -> None:
-    """A generated NIfTI and a generated series arrive; with a seed they are the same scans again."""
+    """A generated NIfTI and series arrive, their truth stays here; with a seed they are the same scans again."""
     hub = Hub()
     options = (
         "--hub",
@@ -161,9 +161,14 @@ async def test_generated_scans(pacs: Callable[..., Daemon], tmp_path: Path) -> N
         "7",
         "--spool",
         str(tmp_path / "spool"),
+        "--truth",
+        str(tmp_path / "truth"),
     )
     daemon = pacs(*options)
     await until(lambda: len(hub.intake.stored) == 2)
+    truth = json.loads((tmp_path / "truth" / f"{hub.offers[0].id}.json").read_text())
+    assert 900 < truth["volumes_ml"]["brain"] < 1800
+    assert "volumes" not in json.dumps([item.meta for item in hub.offers])
     assert await in_thread(daemon.end) == -signal.SIGTERM
     assert list((tmp_path / "spool").iterdir()) == []
     assert [item.meta["format"] for item in hub.offers] == ["nifti-gz", "dicom-tar"]
