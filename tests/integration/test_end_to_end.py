@@ -34,7 +34,7 @@ def put_nifti(folder: Path) -> Path:
     packed = folder / "packed.nii.gz"
     packed.write_bytes(to_nifti(generate(11)))
     path = folder / "sub-NIFTI_T1w.nii"
-    image = nibabel.load(packed)
+    image = nibabel.Nifti1Image.from_filename(packed)
     nibabel.save(nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine), path)
     packed.unlink()
     return path
