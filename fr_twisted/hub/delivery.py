@@ -14,12 +14,16 @@ from zope.interface import implementer
 
 from fr_twisted.link.interfaces import IOutbox, Item
 from fr_twisted.model import CHUNK_SIZE, REPORT_KIND, BrainReport, ReportMeta
+from fr_twisted.ops.outage import Outage, patient_policy
 from fr_twisted.store.interfaces import IStore, StoreError
 
 LEASE = 120.0
 """Seconds for which a HUB has a report to itself; a second delivery after it is recognised by the node."""
 
 MAX_POLL = 2.0
+MAX_STORE_WAIT = 5.0
+"""Seconds between two tries of a store that fails, at most."""
+
 MAX_RETRY = 300.0
 """Seconds between two offers of a report that its node refuses for now, at most."""
 
@@ -56,7 +60,9 @@ class ReportOutbox:
         self._nap: Deferred[None] | None = None
         self._woken = False
         self._taken: dict[str, tuple[BrainReport, float]] = {}
-        self._store_failed = False
+        self._outage = Outage(
+            f"the store of reports for {destination}", clock, patient_policy(limit=MAX_STORE_WAIT)
+        )
 
     # -- IOutbox
 
@@ -139,11 +145,9 @@ class ReportOutbox:
                     report = await self._reports.take(self.destination, self._owner, LEASE)
                     due = None if report is not None else await self._reports.next_due(self.destination)
                 except StoreError as error:
-                    self._store_trouble(error)
-                    await self._sleep(self._poll(misses) + self._jitter())
-                    misses += 1
+                    await self._sleep(self._outage.failed(str(error)))
                     continue
-                self._store_failed = False
+                self._outage.over()
                 if report is not None:
                     misses = 0
                     await self._hand_over(report)
@@ -206,19 +210,9 @@ class ReportOutbox:
 
         def failed(failure: Any) -> None:
             failure.trap(StoreError)
-            self._store_trouble(failure.value)
+            self._outage.failed(str(failure.value))
 
         return writing.addErrback(failed)
-
-    def _store_trouble(self, error: Exception) -> None:
-        if not self._store_failed:
-            self._log.warn(
-                "reports for {peer} wait: {reason}",
-                event="store.failed",
-                peer=self.destination,
-                reason=str(error),
-            )
-        self._store_failed = True
 
 
 class CaretakerService(Service):
