@@ -180,6 +180,8 @@ class MemoryOutbox:
             self.items.insert(0, item)
         return succeed(None)
 
+    interrupted = deferred
+
     def outcomes(self) -> list[tuple[Any, ...]]:
         """Return how items ended, without progress."""
         return [event for event in self.events if event[0] != "progress"]

@@ -27,13 +27,20 @@ METAS = st.dictionaries(
 
 _BOTH = st.just(wire.Ping()) | st.just(wire.Pong()) | st.builds(wire.Goodbye, code=CODES, reason=TEXTS)
 FRAMES_FROM_SENDER = (
-    st.builds(wire.SenderHello, node=NODES)
+    st.builds(wire.SenderHello, proto=st.just(wire.PROTO), node=NODES)
     | st.builds(wire.Offer, id=ITEM_IDS, kind=st.just("scan"), size=COUNTS, sha256=SHAS, meta=METAS)
     | st.builds(wire.Data, id=ITEM_IDS, offset=COUNTS, size=POSITIVES)
     | _BOTH
 )
 FRAMES_FROM_RECEIVER = (
-    st.builds(wire.ReceiverHello, node=NODES, window=POSITIVES, chunk=POSITIVES, max_item=POSITIVES)
+    st.builds(
+        wire.ReceiverHello,
+        proto=st.just(wire.PROTO),
+        node=NODES,
+        window=POSITIVES,
+        chunk=POSITIVES,
+        max_item=POSITIVES,
+    )
     | st.builds(wire.Go, id=ITEM_IDS, offset=COUNTS)
     | st.builds(wire.Kept, id=ITEM_IDS, offset=COUNTS)
     | st.builds(wire.Ack, id=ITEM_IDS, sha256=SHAS, duplicate=st.booleans())

@@ -27,8 +27,10 @@ MAX_STORE_WAIT = 5.0
 MAX_RETRY = 300.0
 """Seconds between two offers of a report that its node refuses for now, at most."""
 
-_CONNECTION = frozenset({"connection-lost", "cut-off", "shutdown", "done", "silence", "internal"})
-"""Ways of not being delivered that say nothing about the report: the link's own backoff is enough."""
+_CUTS = 3
+"""Cuts of the link that delay a report by nothing but the link's own backoff; later ones may be the report's doing."""
+
+_PLAIN_ENDS = frozenset({"connection-lost", "shutdown", "done"})
 
 
 @implementer(IOutbox)
@@ -104,11 +106,20 @@ class ReportOutbox:
         return self._noted(self._reports.refused(report, f"{code}: {reason}"))
 
     def deferred(self, item: Item, code: str, reason: str) -> Deferred[None]:
-        """Offer the report again: with growing pauses if the node refused it, else when the link is up."""
+        """Offer the report again after a pause that grows each time."""
+        return self._later(item, code, reason, self._taken[item.id][0].attempts)
+
+    def interrupted(self, item: Item, code: str, reason: str) -> Deferred[None]:
+        """Offer the report again when the link is up; one that is cut again and again lets others pass."""
+        attempts = self._taken[item.id][0].attempts
+        plain = code in _PLAIN_ENDS and attempts < _CUTS
+        return self._later(item, code, reason, None if plain else attempts)
+
+    def _later(self, item: Item, code: str, reason: str, attempts: int | None) -> Deferred[None]:
         report, _ = self._taken.pop(item.id)
         delay = 0.0
-        if code not in _CONNECTION:
-            delay = float(self._retry(report.attempts)) * (1.0 - 0.25 * self._jitter())
+        if attempts is not None:
+            delay = float(self._retry(attempts)) * (1.0 - 0.25 * self._jitter())
             self._log.warn(
                 "{peer} did not take {report_id}: {code}: {reason}; again in {seconds:.0f} s",
                 event="report.deferred",
@@ -146,6 +157,12 @@ class ReportOutbox:
                     due = None if report is not None else await self._reports.next_due(self.destination)
                 except StoreError as error:
                     await self._sleep(self._outage.failed(str(error)))
+                    continue
+                except Exception as error:  # a defect must not end the deliveries to this node
+                    self._log.failure(
+                        "looking for reports for {peer}", peer=self.destination, event="hub.defect"
+                    )
+                    await self._sleep(self._outage.failed(type(error).__name__))
                     continue
                 self._outage.over()
                 if report is not None:
@@ -221,8 +238,15 @@ class CaretakerService(Service):
     _log = Logger()
 
     def __init__(
-        self, store: Any, nodes: Mapping[str, str], upload_ttl: float, clock: Any, interval: float = 60.0
+        self,
+        store: Any,
+        nodes: Mapping[str, str],
+        upload_ttl: float,
+        clock: Any,
+        store_ready: Callable[[], Deferred[None]],
+        interval: float = 60.0,
     ) -> None:
+        self._store_ready = store_ready
         self._store = store
         self._nodes = nodes
         self._upload_ttl = upload_ttl
@@ -233,11 +257,15 @@ class CaretakerService(Service):
         self._loop.clock = clock
 
     def startService(self) -> None:
-        """Begin; the first round comes at once."""
+        """Begin; the first round comes when the store is open."""
         super().startService()
-        self._loop.start(self._interval).addErrback(
-            lambda failure: self._log.failure("caretaker", failure, event="hub.defect")
-        )
+        ready = self._store_ready().addCallback(lambda _: self._begin())
+        ready.addErrback(lambda failure: self._log.failure("caretaker", failure, event="hub.defect"))
+
+    def _begin(self) -> None:
+        if self.running:
+            looping = self._loop.start(self._interval)
+            looping.addErrback(lambda failure: self._log.failure("caretaker", failure, event="hub.defect"))
 
     def stopService(self) -> None:
         """End, in the middle of a round too: each of its steps can be done again."""

@@ -36,15 +36,17 @@ def makeService(options: Any) -> IService:
         max_item=settings.max_item,
     )
     root = make_unit("hub", options, clock)
-    StoreService(store, clock).setServiceParent(root)
-    CaretakerService(store, settings.nodes, settings.upload_ttl, clock).setServiceParent(root)
+    opening = StoreService(store, clock)
+    opening.setServiceParent(root)
+    caretaker = CaretakerService(store, settings.nodes, settings.upload_ttl, clock, opening.when_ready)
+    caretaker.setServiceParent(root)
     DrainService(receivers, settings.stop_timeout / 2).setServiceParent(root)
     owner = (
         f"{settings.node}.{uuid4().hex[:12]}"  # two HUBs may carry one name, and a restarted one is another
     )
     for node, endpoint in settings.nodes.items():
         outbox = ReportOutbox(store, node, owner, clock)
-        factory = ReconnectingSenderFactory(settings.node, outbox, clock)
+        factory = ReconnectingSenderFactory(settings.node, outbox, clock, expects=node)
         SenderService(clientFromString(clock, endpoint), factory, settings.stop_timeout / 4).setServiceParent(
             root
         )

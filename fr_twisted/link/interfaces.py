@@ -120,4 +120,10 @@ class IOutbox(Interface):
         """The receiver refuses the item for good."""
 
     def deferred(item: Item, code: str, reason: str) -> Deferred[None]:
-        """The item was not kept this time (refused for now, connection lost): offer it again later."""
+        """The receiver refuses the item for now: offer it again after a pause that grows each time."""
+
+    def interrupted(item: Item, code: str, reason: str) -> Deferred[None]:
+        """The link ended, or the item could not be read, before there was an answer: offer it again.
+
+        ``code`` is that of BYE, or ``connection-lost``, ``cut-off`` (by us) or ``unreadable``.
+        """

@@ -33,6 +33,10 @@ class LinkTimes:
     """Cut off a peer of which nothing was heard for so long."""
     chunk: float = 60.0
     """Cut off a sender that does not complete a chunk in so long: 1 MiB needs 140 kbit/s."""
+    crowded: float = 20.0
+    """The same while others wait for the room that its chunk takes: 420 kbit/s."""
+    decide: float = 3600.0
+    """An intake that did not decide for so long has refused for now; it may have to read back what it has."""
     store: float = 120.0
     """A keeper that did not answer for so long is taken to have refused for now."""
     linger: float = 2.0
@@ -176,6 +180,10 @@ class LinkProtocol(LineReceiver):
         if not self.closing:
             self.setLineMode(data[len(part) :])
 
+    def chunk_time(self) -> float:
+        """Return the seconds in which a chunk must be complete."""
+        return self.times.chunk
+
     def in_chunk(self) -> bool:
         """Return whether the bytes of a chunk are awaited."""
         return self._chunk_missing > 0
@@ -248,8 +256,8 @@ class LinkProtocol(LineReceiver):
             self.abort(Bye.SILENCE, f"no HELLO within {times.handshake:g} s")
         elif not self.paused and now - self._heard >= times.silence:
             self.abort(Bye.SILENCE, f"nothing heard for {times.silence:g} s")
-        elif not self.paused and self.in_chunk() and now - self._chunk_since >= times.chunk:
-            self.abort(Bye.SILENCE, f"a chunk not completed within {times.chunk:g} s")
+        elif not self.paused and self.in_chunk() and now - self._chunk_since >= self.chunk_time():
+            self.abort(Bye.SILENCE, f"a chunk not completed within {self.chunk_time():g} s")
         elif self.greeted() and now - self._said >= times.ping:
             self.say(Ping())
 

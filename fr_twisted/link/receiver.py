@@ -80,7 +80,13 @@ class ReceiverProtocol(LinkProtocol):
             )
             return
         self.say(
-            ReceiverHello(node=owner.node, window=owner.window, chunk=owner.chunk, max_item=owner.max_item)
+            ReceiverHello(
+                proto=wire.PROTO,
+                node=owner.node,
+                window=owner.window,
+                chunk=owner.chunk,
+                max_item=owner.max_item,
+            )
         )
 
     def greeted(self) -> bool:
@@ -136,7 +142,8 @@ class ReceiverProtocol(LinkProtocol):
             return
         item = Item(frame.id, frame.kind, frame.size, frame.sha256, frame.meta)
         self.state = State.DECIDING
-        asking = self._ask(self.owner.intake.offered, self.peer_node, item)
+        asking = maybeDeferred(self.owner.intake.offered, self.peer_node, item)
+        asking = self._asked(asking.addTimeout(self.times.decide, self.clock))
         asking.addCallbacks(self._decided, self._not_kept, callbackArgs=(item,), errbackArgs=(item.id,))
         asking.addErrback(self._defect)
 
@@ -180,6 +187,10 @@ class ReceiverProtocol(LinkProtocol):
         room.addCallback(granted)
         room.addErrback(self._defect)
 
+    def chunk_time(self) -> float:
+        """Return less time for a chunk while others wait for the room that it takes."""
+        return self.times.crowded if self._has_room and self.owner.room.waiting else self.times.chunk
+
     # -- an item
 
     def _decided(self, verdict: Verdict, item: Item) -> None:
@@ -189,6 +200,14 @@ class ReceiverProtocol(LinkProtocol):
         elif isinstance(verdict, Accept):
             self.incoming = Incoming(item, verdict.transfer, verdict.digest, verdict.offset, verdict.offset)
             self.state = State.RECEIVING
+            if verdict.offset:
+                self._log.info(
+                    "{peer} resumes {item_id} at byte {offset}",
+                    event="link.resumed",
+                    peer=self.peer_node,
+                    item_id=item.id,
+                    offset=verdict.offset,
+                )
             self.say(Go(id=item.id, offset=verdict.offset))
             self._go_on(self.incoming)
         elif isinstance(verdict, Duplicate):
@@ -257,7 +276,11 @@ class ReceiverProtocol(LinkProtocol):
         """
         self.incoming = None
         forgetting = self._guarded(incoming.transfer.discard)
-        forgetting.addErrback(self._defect)
+        forgetting.addErrback(
+            lambda failure: self._log.failure(
+                "forgetting {item_id}", failure, item_id=incoming.item.id, event="link.keep-failed"
+            )
+        )
         self.abort(
             Bye.SHA256_MISMATCH, f"the bytes of {incoming.item.id} do not have the sha256 that was offered"
         )
@@ -309,9 +332,9 @@ class ReceiverProtocol(LinkProtocol):
 
     # -- helpers
 
-    def _ask(self, call: Any, *args: Any) -> Deferred[Any]:
-        """Call the intake about an offer, to be cancelled when the sender goes away meanwhile."""
-        self._asking = asking = self._guarded(call, *args)
+    def _asked(self, asking: Deferred[Any]) -> Deferred[Any]:
+        """Remember the question about an offer, to be cancelled when the sender goes away meanwhile."""
+        self._asking = asking
 
         def answered(result: Any) -> Any:
             if self._asking is asking:

@@ -59,7 +59,7 @@ class SenderProtocol(LinkProtocol):
         self.owner = factory
         self.state = State.GREETING
         self.item: Item | None = None
-        self.limits = ReceiverHello(node="unknown", window=1, chunk=1, max_item=1)
+        self.limits = ReceiverHello(proto=wire.PROTO, node="unknown", window=1, chunk=1, max_item=1)
         self.sent = self.kept = 0
         self.finished: Deferred[None] = Deferred()
         self._reading = False
@@ -102,7 +102,7 @@ class SenderProtocol(LinkProtocol):
             asking.cancel()
         item, self.item = self.item, None
         if item is not None:
-            self._settle(self.owner.outbox.deferred, item, code, reason)
+            self._settle(self.owner.outbox.interrupted, item, code, reason)
 
     # -- frames
 
@@ -117,9 +117,12 @@ class SenderProtocol(LinkProtocol):
         if frame.window < frame.chunk:
             self.abort(Bye.BAD_SIZE, "a window smaller than a chunk")
             return
+        if self.owner.expects not in (None, frame.node):
+            self.abort(Bye.NODE_REFUSED, f"{self.owner.expects} was dialled, and this is {frame.node}")
+            return
         self.limits = frame
         self.peer_node = frame.node
-        self.say(SenderHello(node=self.owner.node))
+        self.say(SenderHello(proto=wire.PROTO, node=self.owner.node))
         self._log.info("linked to {peer}", peer=frame.node, event="link.connected")
         self.owner.greeted(self)
         self._next()
@@ -194,7 +197,7 @@ class SenderProtocol(LinkProtocol):
             self._next()
             return
         if self.closing:
-            self._settle(self.owner.outbox.deferred, item, "connection-lost", "the link ended")
+            self._settle(self.owner.outbox.interrupted, item, "connection-lost", "the link ended")
             return
         self.item, self.state, self.sent, self.kept = item, State.OFFERED, 0, 0
         try:
@@ -226,15 +229,17 @@ class SenderProtocol(LinkProtocol):
         self._reading = True
         reading = maybeDeferred(self.owner.outbox.read, item, self.sent, size)
         reading.addBoth(self._read_over)
-        reading.addCallbacks(self._send, self._unreadable, callbackArgs=(item, size), errbackArgs=(item,))
+        reading.addCallbacks(
+            self._send, self._unreadable, callbackArgs=(item, self.sent, size), errbackArgs=(item,)
+        )
         reading.addErrback(self._defect)
 
     def _read_over(self, result: Any) -> Any:
         self._reading = False
         return result
 
-    def _send(self, data: bytes, item: Item, size: int) -> None:
-        if self.item is not item or self.closing:
+    def _send(self, data: bytes, item: Item, offset: int, size: int) -> None:
+        if self.item is not item or self.state is not State.SENDING or self.sent != offset:
             self._pump()  # of another item, which found a read under way
             return
         if len(data) != size:
@@ -245,13 +250,15 @@ class SenderProtocol(LinkProtocol):
         self._pump()
 
     def _unreadable(self, failure: Failure, item: Item) -> None:
-        if self.item is item:
+        if self.item is item and self.state is State.SENDING:
             self._gone(item, failure.getErrorMessage())
+        else:
+            self._pump()  # of another item, which found a read under way
 
     def _gone(self, item: Item, reason: str) -> None:
         """Break off: the receiver awaits bytes that we do not have."""
         self.item = None
-        self._settle(self.owner.outbox.deferred, item, "unreadable", reason)
+        self._settle(self.owner.outbox.interrupted, item, "unreadable", reason)
         self.leave(Bye.ITEM_GONE, "the sender can no longer read the item")
 
     def _settle(self, call: Any, *args: Any) -> None:
@@ -276,6 +283,8 @@ class ReconnectingSenderFactory(Factory):
     Twisted's ReconnectingClientFactory does not reconnect over endpoints, and ClientService forgets its failures as
     soon as TCP connects. So `SenderService` drives this factory's `retry_policy`, whose count is reset by HELLO only:
     a receiver that accepts and then drops us is not dialled ever faster.
+
+    With ``expects``, what is sent is for the node of that name alone: any other that answers gets nothing.
     """
 
     noisy = False
@@ -286,6 +295,7 @@ class ReconnectingSenderFactory(Factory):
         outbox: Any,
         clock: IReactorTime,
         *,
+        expects: str | None = None,
         times: LinkTimes | None = None,
         initial_delay: float = 1.0,
         max_delay: float = MAX_DELAY,
@@ -293,6 +303,7 @@ class ReconnectingSenderFactory(Factory):
     ) -> None:
         IOutbox(outbox)
         self.node, self.outbox, self.clock = node, outbox, clock
+        self.expects = expects
         self.times = times or LinkTimes()
         self.connection: SenderProtocol | None = None
         self._policy = backoffPolicy(initial_delay / 2, max_delay, 2.0, lambda: 0.0)

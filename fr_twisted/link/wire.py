@@ -106,7 +106,7 @@ class ReceiverHello(Frame):
     """The first word of every connection, once the peer is authenticated: who receives, and its limits in bytes."""
 
     verb = "HELLO"
-    proto: Proto = PROTO
+    proto: Proto
     node: NodeName
     window: Positive
     chunk: Positive
@@ -117,7 +117,7 @@ class SenderHello(Frame):
     """The sender's answer: who it is."""
 
     verb = "HELLO"
-    proto: Proto = PROTO
+    proto: Proto
     node: NodeName
 
 

@@ -396,3 +396,5 @@ class PacsOutbox:
                 event="scan.deferred",
             )
         return succeed(None)
+
+    interrupted = deferred  # either way the scan is offered again after a pause

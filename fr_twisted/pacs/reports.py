@@ -105,7 +105,7 @@ class ReportIntake:
         """Take reports that are not here yet."""
         if item.kind != REPORT_KIND:
             return succeed(
-                Refuse("wrong-kind", f"this node takes reports, and this is a {item.kind}", retry=False)
+                Refuse("bad-kind", f"this node takes reports, and this is a {item.kind}", retry=False)
             )
         if item.size == 0:
             return succeed(Refuse("bad-report", "a report without a byte", retry=False))

@@ -89,7 +89,7 @@ class RepeatingOutbox:
         """Fail: nothing is refused here."""
         raise AssertionError(reason)
 
-    deferred = refused
+    deferred = interrupted = refused
 
 
 def receive_link() -> None:

@@ -65,7 +65,7 @@ class Load:
         reactor.stop()
         return succeed(None)
 
-    deferred = refused
+    deferred = interrupted = refused
 
 
 def main(port: int, nodes: int, items: int, size: int, label: str, pause: float) -> None:

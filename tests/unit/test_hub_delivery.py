@@ -3,13 +3,14 @@
 import hashlib
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from fr_twisted.hub.delivery import LEASE, CaretakerService, ReportOutbox
-from fr_twisted.link.interfaces import IOutbox, Refuse
+from fr_twisted.link.interfaces import IOutbox, Item, Refuse
 from fr_twisted.link.receiver import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
 from fr_twisted.model import CHUNK_SIZE, PayloadFormat, ScanMeta
@@ -168,6 +169,47 @@ class DeliveryTests(DeliveryCase):
         self.run_for(wire, 20)
         self.assertEqual(self.stored(), [report_id])
 
+    def test_jitterShortens(self) -> None:
+        """Chance takes up to a quarter of a pause, so that reports that failed together do not return together."""
+        self.outbox = ReportOutbox(self.store, "pacs-1", "hub-1", self.clock, jitter=lambda: 1.0)
+        self.add_report("a")
+        self.intake.refuse = Refuse("full", "the disk is full", retry=True)
+        self.run_for(self.connect(), 10)
+        self.assertEqual([entry["seconds"] for entry in self.logged("report.deferred")][:3], [0.75, 1.5, 3.0])
+
+    def test_anyCodeMayPause(self) -> None:
+        """A refusal for now is a refusal whatever its code: it pauses."""
+        self.add_report("a")
+        self.intake.refuse = Refuse("shutdown", "stopping", retry=True)
+        self.run_for(self.connect(), 20)
+        self.assertLess(len(self.logged("report.deferred")), 6)
+
+    def test_reportThatBreaksItsNode(self) -> None:
+        """A report at which the connection breaks each time lets the others pass."""
+        bad, good = self.add_report("a"), self.add_report("b")
+        offered = self.intake.offered
+
+        def break_at_bad(node: str, item: Item) -> Any:
+            if item.id == bad:
+                self.clock.callLater(0, lambda: self.wire.cut())
+                return Deferred()
+            return offered(node, item)
+
+        self.intake.offered = break_at_bad  # type: ignore[method-assign]
+        for _ in range(8):
+            self.wire = self.connect()
+            self.run_for(self.wire, 0.5)
+        self.assertEqual(self.stored(), [good])
+
+    def test_survivesADefect(self) -> None:
+        """An error that nobody foresaw is logged and does not end the deliveries to the node."""
+        report_id = self.add_report("a")
+        self.store.fail_next(TypeError("x"), op="take")
+        wire = self.connect()
+        self.run_for(wire, 5)
+        self.assertEqual(self.stored(), [report_id])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
     def test_refusedForGood(self) -> None:
         """A report that the node refuses for good is kept aside, said so once, and the next one goes."""
         bad = self.add_report("a")
@@ -234,9 +276,15 @@ class CaretakerTests(DeliveryCase):
     def setUp(self) -> None:
         """Make one that knows one node."""
         super().setUp()
-        self.caretaker = CaretakerService(self.store, {"pacs-1": "tcp:x:1"}, 60, self.clock)
+        self.store_ready: Deferred[None] = Deferred()
+        self.caretaker = CaretakerService(
+            self.store, {"pacs-1": "tcp:x:1"}, 60, self.clock, lambda: self.store_ready
+        )
         self.caretaker.startService()
         self.addCleanup(self.caretaker.stopService)
+        self.assertEqual(self.store.calls, [])
+        self.store_ready.callback(None)
+        self.assertEqual(self.store.calls, ["repair", "waiting", "clean"])
 
     def test_unknownNode(self) -> None:
         """Reports for a node that is not configured wait, and are shown when their number changes."""

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
@@ -12,7 +13,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
-from fr_twisted.link.interfaces import IIntake, Item, ITransfer, Refuse, RefusedError
+from fr_twisted.link.interfaces import (
+    Duplicate,
+    IIntake,
+    Item,
+    ITransfer,
+    Refuse,
+    RefusedError,
+    Verdict,
+)
 from fr_twisted.link.protocol import LinkTimes
 from fr_twisted.link.receiver import ReceiverFactory, ReceiverProtocol
 from tests.fakes_link import MemoryIntake, make_item
@@ -436,6 +445,30 @@ class ItemTests(ReceiverCase):
             first.dataReceived(b"PONG {}\n")
         self.intake.release(2)
         self.assertNotIn("BYE", [verb for verb, _ in frames(transport)])
+
+    def test_trickleWhileOthersWait(self) -> None:
+        """A sender that trickles a chunk is cut off sooner when another waits for its room."""
+        self.factory = self.make_factory(memory=4)
+        first, transport_1 = self.connect()
+        second, transport_2 = self.connect()
+        other = make_item(b"abcd", "item-2")
+        first.dataReceived(offer(self.item) + b'DATA {"id":"item-1","offset":0,"size":4}\n')
+        second.dataReceived(offer(other) + data(other, 0, b"abcd"))
+        self.clock.pump([1.0] * 21)
+        self.assertEqual(frames(transport_1)[-1][1]["code"], "silence")
+        self.assertEqual(frames(transport_2)[-1][0], "ACK")
+
+    def test_slowDecision(self) -> None:
+        """An intake that has much to read back before it answers an offer gets the time for it."""
+        decision: Deferred[Verdict] = Deferred()
+        self.intake.offered = lambda *_: decision  # type: ignore[method-assign]
+        self.feed(offer(self.item))
+        for _ in range(60):
+            self.clock.pump([1.0] * 10)
+            self.protocol.dataReceived(b"PONG {}\n")
+        self.assertNotIn("NACK", [verb for verb, _ in frames(self.transport)])
+        decision.callback(Duplicate())
+        self.assertEqual(frames(self.transport)[-1][0], "ACK")
 
     def test_roomIsReturned(self) -> None:
         """A connection that is lost in the middle of a chunk returns its room."""

@@ -172,6 +172,36 @@ class SendingTests(SenderCase):
         self.assertEqual([b.get("id") for v, b in said if v == "OFFER"], ["item-1"])
         self.assertEqual(self.outbox.outcomes(), [("refused", "big", "bad-item")])
 
+    def test_lateUnreadable(self) -> None:
+        """A read that fails after its item was refused does not hold up the next item."""
+        late: Deferred[bytes] = Deferred()
+        read, self.outbox.read = self.outbox.read, lambda *_: late  # type: ignore[method-assign]
+        self.outbox.retry = False
+        self.hear(say("HELLO", **LIMITS), say("GO", id="item-1", offset=0))
+        self.outbox.add(make_item(b"abcd", "item-2"), b"abcd")
+        self.outbox.read = read  # type: ignore[method-assign]
+        self.hear(say("NACK", id="item-1", code="full", retry=True), say("GO", id="item-2", offset=0))
+        late.errback(OSError("closed"))
+        self.assertEqual([(v, b["id"]) for v, b in self.hear()], [("DATA", "item-2")])
+
+    def test_staleRead(self) -> None:
+        """Bytes read for an offer that was refused are not sent for the next offer of the same item."""
+        late: Deferred[bytes] = Deferred()
+        read, self.outbox.read = self.outbox.read, lambda *_: late  # type: ignore[method-assign]
+        self.hear(say("HELLO", **LIMITS), say("GO", id="item-1", offset=0))
+        self.outbox.read = read  # type: ignore[method-assign]
+        self.hear(say("NACK", id="item-1", code="full", retry=True))
+        late.callback(b"0123")
+        self.assertEqual(self.hear(), [])
+        self.assertEqual([v for v, _ in self.hear(say("GO", id="item-1", offset=8))], ["DATA"])
+
+    def test_otherNode(self) -> None:
+        """A sender whose items are for one node gives nothing to another that answers at its address."""
+        self.factory.expects = "pacs-7"
+        said = self.hear(say("HELLO", **LIMITS))
+        self.assertEqual([(v, b["code"]) for v, b in said], [("BYE", "node-refused")])
+        self.assertEqual(len(self.outbox.items), 1)
+
     def test_idleWhenLost(self) -> None:
         """A cut while idle gives up the request for the next item."""
         self.outbox.items.clear()
@@ -195,6 +225,10 @@ class MisbehaviourTests(SenderCase):
     def test_goBeforeHello(self) -> None:
         """GO before HELLO."""
         self.assertCutOff("out-of-order", say("GO", id="item-1", offset=0))
+
+    def test_noVersion(self) -> None:
+        """A HELLO that does not say its protocol."""
+        self.assertCutOff("bad-frame", say("HELLO", node="hub", window=8, chunk=4, max_item=100))
 
     def test_helloTwice(self) -> None:
         """A second HELLO."""

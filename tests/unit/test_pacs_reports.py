@@ -254,7 +254,7 @@ class RefusingTests(ReportsCase):
     def test_offers(self) -> None:
         """Other kinds, sizes over the limit, empty ones and wrong facts are refused for good."""
         data = pack()
-        self.assertRefused(offer(data, kind="scan"), "wrong-kind")
+        self.assertRefused(offer(data, kind="scan"), "bad-kind")
         self.assertRefused(offer(data, size=bundle.MAX_BUNDLE + 1), "too-large")
         self.assertRefused(offer(data, size=0), "bad-report")
         self.assertRefused(offer(data, meta={}), "bad-meta")
