@@ -1,40 +1,27 @@
 """One claimed scan on its way through a slot: fetch, analyse, report; and what becomes of it when that fails."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from fr_twisted.brain.fetch import InThread, PayloadBrokenError, fetch, payload_name
+from fr_twisted.brain.fetch import PayloadBrokenError, fetch, payload_name
 from fr_twisted.brain.interfaces import UnusableScanError
 from fr_twisted.brain.ipool import ISlot, JobError, PoolError
 from fr_twisted.brain.jobs import Job, JobResult
-from fr_twisted.brain.workdir import WorkDir
+from fr_twisted.brain.tenure import RefusedError, Surroundings, Tenure
 from fr_twisted.model import make_report_id
 from fr_twisted.ops.logs import describe_exception
-from fr_twisted.ops.outage import Outage, RetryPolicy, patient_policy
 from fr_twisted.ops.services import Ready
-from fr_twisted.store.interfaces import (
-    Claim,
-    IStore,
-    NewReport,
-    PayloadMissingError,
-    StaleTokenError,
-    StoreError,
-)
-
-T = TypeVar("T")
-
-RENEWALS_PER_LEASE = 3
-"""So that two renewals in a row may be lost."""
+from fr_twisted.store.interfaces import Claim, NewReport, PayloadMissingError, StaleTokenError, StoreError
 
 _MAX_ERROR = 2000
+_MAX_PLAIN = 200
+_NOT_PLAIN = re.compile(r"[^ -~]")
 
 
 @dataclass(frozen=True)
@@ -49,18 +36,6 @@ class Rules:
     """Seconds."""
     max_attempts: int
     """Attempts after which a scan is ``Failed``."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What an attempt works with."""
-
-    store: IStore
-    clock: IReactorTime
-    in_thread: InThread
-    work: WorkDir
-    policy: RetryPolicy = field(default_factory=patient_policy)
-    """When to try again what the store could not do."""
 
 
 class Attempt:
@@ -78,13 +53,8 @@ class Attempt:
         self._rules = rules
         self._around = around
         self._scans = around.store.scans()
-        self._outage = Outage("the store", around.clock, around.policy)
-        self._renewing = LoopingCall(self._renew)
-        self._renewing.clock = around.clock
+        self._tenure = Tenure(claim, rules.lease, around)
         self._began = around.clock.seconds()
-        self._cancel: Callable[[], None] = lambda: None
-        self._stopping = False
-        self._lost = False
         self._ended = Ready()
         self.trouble: str | None = None
         """What kept this BRAIN, rather than the scan, from being able to do it."""
@@ -101,26 +71,25 @@ class Attempt:
     def start(self) -> None:
         """Begin the work."""
         self._say("claimed {scan_id}, attempt {attempt}", "scan.claimed", attempt=self._claim.attempt)
-        interval = self._rules.lease / RENEWALS_PER_LEASE
-        self._renewing.start(interval, now=False).addErrback(self._unexpected)
+        self._tenure.start()
         work = Deferred.fromCoroutine(self._run()).addErrback(self._unexpected)
         work.addBoth(lambda _: self._end()).addErrback(self._unexpected)
 
     def stop(self) -> None:
         """Give the scan back as soon as possible, the attempt not counted."""
-        self._stopping = True
-        self._cancel()
+        self._tenure.stop()
 
     async def _run(self) -> None:
+        lost = False
         try:
             await self._settle()
         except StaleTokenError:
-            self._lost = True
+            lost = True
         except (StoreError, CancelledError) as error:
-            if not self._lost:
+            if not self._tenure.lost:
                 reason = str(error) or "this BRAIN stops while the store does not answer"
                 self._say("left {scan_id} to its lease: {reason}", "scan.left", reason=reason)
-        if self._lost:
+        if lost or self._tenure.lost:
             self._say("{scan_id} was taken over; its result is dropped", "scan.lost")
 
     async def _settle(self) -> None:
@@ -134,14 +103,16 @@ class Attempt:
             )
             return
         try:
-            report = await self._cancellable(Deferred.fromCoroutine(self._analyse()))
+            report = await self._tenure.cancellable(Deferred.fromCoroutine(self._analyse()))
         except CancelledError:
-            if not self._lost:
+            if not self._tenure.lost:
                 await self._give_back(None)
         except (UnusableScanError, PayloadBrokenError, PayloadMissingError) as error:
             await self._fail(str(error))
         except JobError as error:
             await self._fall_short(str(error), error.full)
+        except RefusedError as error:
+            await self._fall_short(str(error), str(error))
         except (PoolError, OSError) as error:
             # Nothing speaks against the scan: another BRAIN, or this one later, may do it.
             self.trouble = describe_exception(error)
@@ -184,10 +155,20 @@ class Attempt:
 
     async def _read_chunks(self, payload_id: str, first: int, count: int) -> list[bytes]:
         payloads = self._around.store.payloads()
-        return await self._patiently(lambda: payloads.read_chunks(payload_id, first, count))
+        return await self._tenure.ask(lambda: payloads.read_chunks(payload_id, first, count))
 
     async def _complete(self, report: NewReport) -> None:
-        kept = await self._patiently(lambda: self._scans.complete(self._claim, report))
+        try:
+            kept = await self._tenure.tell_result(lambda: self._scans.complete(self._claim, report))
+        except ValueError as error:
+            # The same findings would come of every further attempt. What the error quotes may be from the findings.
+            what = "its findings cannot be stored"
+            shown = f"{what} ({describe_exception(error)}); more is said where the scan is kept"
+            await self._fail(f"{what}: {error}", shown)
+            return
+        except RefusedError as error:
+            await self._fall_short(str(error), str(error))
+            return
         self._say(
             "{scan_id} is done: {report_id}, {seconds} s",
             "scan.done",
@@ -196,7 +177,7 @@ class Attempt:
         )
 
     async def _fail(self, reason: str, shown: str | None = None) -> None:
-        await self._patiently(lambda: self._scans.fail(self._claim, reason[:_MAX_ERROR]))
+        await self._tell(lambda text: self._scans.fail(self._claim, text), reason)
         self._say("{scan_id} failed: {reason}", "scan.failed", reason=shown or reason)
 
     async def _fall_short(self, reason: str, full: str) -> None:
@@ -205,7 +186,7 @@ class Attempt:
         if attempt >= most:
             await self._fail(f"after {attempt} attempts: {full}", f"after {attempt} attempts: {reason}")
             return
-        await self._patiently(lambda: self._scans.release(self._claim, full[:_MAX_ERROR], True))
+        await self._tell(lambda text: self._scans.release(self._claim, text, True), full)
         self._say(
             "{scan_id} is to be tried again after attempt {attempt}: {reason}",
             "scan.retry",
@@ -214,47 +195,33 @@ class Attempt:
         )
 
     async def _give_back(self, error: str | None) -> None:
-        await self._patiently(lambda: self._scans.release(self._claim, error, False))
+        if error is None:
+            await self._tenure.tell_verdict(lambda: self._scans.release(self._claim, None, False))
+        else:
+            await self._tell(lambda text: self._scans.release(self._claim, text, False), error)
         self._say("gave {scan_id} back: {reason}", "scan.released", reason=error or "this BRAIN stops")
 
-    async def _patiently(self, operation: Callable[[], Deferred[T]]) -> T:
-        """Return what the store says; when it cannot, try again until it can, we are to stop, or the lease is lost."""
-        while True:
-            try:
-                result = await operation()
-            except StoreError as error:
-                if self._stopping or self._lost:
-                    raise
-                await self._cancellable(deferLater(self._around.clock, self._outage.failed(str(error))))
-            else:
-                self._outage.over()
-                return result
+    async def _tell(self, operation: Callable[[str], Deferred[None]], reason: str) -> None:
+        """Tell the store a reason; one that it cannot keep, in fewer and plain characters.
 
-    async def _cancellable(self, deferred: Deferred[T]) -> T:
-        """Await ``deferred``; `stop` and the loss of the lease cancel it, which operations of the store are spared."""
-        outer, self._cancel = self._cancel, deferred.cancel
+        Raises:
+            RefusedError: it cannot keep those either.
+        """
         try:
-            return await deferred
-        finally:
-            self._cancel = outer
-
-    def _renew(self) -> Deferred[None]:
-        return self._scans.renew(self._claim, self._rules.lease).addErrback(self._not_renewed)
-
-    def _not_renewed(self, failure: Failure) -> None:
-        # A store that does not answer is told of where its answer is needed; the next renewal may succeed.
-        if failure.check(StaleTokenError) and not self._ended.fired:
-            self._lost = True
-            self._cancel()
-        elif not failure.check(StaleTokenError, StoreError):
-            self._unexpected(failure)
+            await self._tenure.tell_verdict(lambda: operation(reason[:_MAX_ERROR]))
+        except ValueError:
+            plain = _NOT_PLAIN.sub("?", reason[:_MAX_PLAIN])
+            try:
+                await self._tenure.tell_verdict(lambda: operation(plain))
+            except ValueError as error:
+                what = f"how the attempt ended cannot be stored ({describe_exception(error)})"
+                raise RefusedError(what) from None
 
     def _unexpected(self, failure: Failure) -> None:
         self._log.failure("work on {scan_id}", failure, scan_id=self.scan_id, event="scan.error")
 
     def _end(self) -> None:
-        if self._renewing.running:
-            self._renewing.stop()
+        self._tenure.end()
         # First this: whoever is given the slot next is to know how it went.
         self._ended.succeed()
         self._slot.release()

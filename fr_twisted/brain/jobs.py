@@ -226,7 +226,9 @@ def _failure(error: BaseException) -> JobFailure:
 
 
 def _bounded(text: str) -> str:
-    return " ".join(text.split())[:_MAX_REASON]
+    """Return one line, bounded, that any log and store can hold: no NUL, and no surrogates, as in odd file names."""
+    line = " ".join(text.split())[:_MAX_REASON].replace("\0", "?")
+    return line.encode("utf-8", "replace").decode("utf-8")
 
 
 def _reset_peak_rss() -> None:

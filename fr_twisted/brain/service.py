@@ -12,8 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fr_twisted.brain.attempt import Attempt, Rules, Surroundings
+from fr_twisted.brain.attempt import Attempt, Rules
 from fr_twisted.brain.ipool import IPool, ISlot, PoolError
+from fr_twisted.brain.tenure import Surroundings
 from fr_twisted.brain.workdir import WorkDirError
 from fr_twisted.ops.logs import describe_exception
 from fr_twisted.ops.outage import Outage

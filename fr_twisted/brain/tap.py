@@ -39,10 +39,11 @@ def makeService(options: SettingsOptions[BrainSettings]) -> IService:
     from twisted.internet import reactor
     from twisted.internet.threads import deferToThreadPool
 
-    from fr_twisted.brain.attempt import Rules, Surroundings
+    from fr_twisted.brain.attempt import Rules
     from fr_twisted.brain.jobs import Limits
     from fr_twisted.brain.pool import AnalysisPool
     from fr_twisted.brain.service import BrainService
+    from fr_twisted.brain.tenure import Surroundings
     from fr_twisted.brain.workdir import WorkDir
     from fr_twisted.ops.services import make_unit
     from fr_twisted.store.mongo import MongoStore

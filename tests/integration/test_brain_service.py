@@ -11,10 +11,11 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
-from fr_twisted.brain.attempt import Rules, Surroundings
+from fr_twisted.brain.attempt import Rules
 from fr_twisted.brain.jobs import Limits
 from fr_twisted.brain.pool import AnalysisPool
 from fr_twisted.brain.service import BrainService
+from fr_twisted.brain.tenure import Surroundings
 from fr_twisted.brain.workdir import WorkDir
 from fr_twisted.model import CHUNK_SIZE, BrainScan, PayloadFormat, ScanMeta, ScanState
 from fr_twisted.store.interfaces import NewScan
@@ -34,7 +35,7 @@ class House:
         self.store = MemoryStore(reactor, unit="brain")
         self.opener = StoreService(self.store, reactor)
         self.pool = AnalysisPool(
-            reactor, f"{MODULE}:TOLD", slots=slots, time_limit=1.0, limits=Limits(memory=512 * 1024 * 1024)
+            reactor, f"{MODULE}:TOLD", slots=slots, time_limit=3.0, limits=Limits(memory=512 * 1024 * 1024)
         )
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         around = Surroundings(self.store, reactor, in_thread, WorkDir(folder, "brain"))
@@ -105,7 +106,7 @@ async def test_each_scan_has_its_end(tmp_path: Path) -> None:
     assert house.scan("REFUSING").attempts == 1
     for name, reason in {
         "CRASHING": "after 2 attempts: its process was killed by SIGSEGV: Fatal Python error",
-        "HANGING": "after 2 attempts: the analysis ran past its time of 1 s: still at it",
+        "HANGING": "after 2 attempts: the analysis ran past its time of 3 s: still at it",
         "HUNGRY": "after 2 attempts: the analysis ran out of memory",
         "RAISING": "after 2 attempts: the analysis broke: ValueError in analyses_for_tests.py",
         "KILLED": "after 2 attempts: its process was killed by SIGKILL",

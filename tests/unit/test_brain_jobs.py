@@ -104,6 +104,11 @@ class RunTests(SynchronousTestCase):
         """A refusal carries the reason as it stands."""
         self.assertEqual(self.run_one("REFUSING"), JobRefusal(analyses_for_tests.REFUSAL))
 
+    def test_oddRefusal(self) -> None:
+        """Characters that neither a log nor the store can hold, as file names and headers have them, are replaced."""
+        self.patch(analyses_for_tests, "REFUSAL", "no brain in \udcfc\0.nii, für wahr")
+        self.assertEqual(self.run_one("REFUSING"), JobRefusal("no brain in ??.nii, für wahr"))
+
     def test_failure(self) -> None:
         """What the analysis raises is told by type and place; its text, which may quote a header, stands apart."""
         outcome = self.run_one("RAISING")

@@ -13,7 +13,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from fr_twisted.brain.attempt import Rules, Surroundings
+from fr_twisted.brain.attempt import Rules
 from fr_twisted.brain.interfaces import UnusableScanError
 from fr_twisted.brain.ipool import (
     AnalysisBrokeError,
@@ -25,6 +25,7 @@ from fr_twisted.brain.ipool import (
 )
 from fr_twisted.brain.pool import AnalysisPool
 from fr_twisted.brain.service import BrainService, idle_policy
+from fr_twisted.brain.tenure import Surroundings
 from fr_twisted.brain.workdir import WorkDir
 from fr_twisted.model import CHUNK_SIZE, PayloadFormat, ScanMeta, ScanState, make_report_id
 from fr_twisted.ops.services import IReady, StartError
@@ -635,6 +636,59 @@ class RaceTests(BrainCase):
         self.assertEqual(self.state(), ScanState.DONE)
         self.assertEqual(self.said("scan.lost"), [])
         self.assertEqual(len(self.said("scan.done")), 1)
+
+    def complete_then(self, answer: Callable[[Deferred[Any]], Deferred[Any]]) -> None:
+        """Have the store write each report, and answer as ``answer`` makes of its true answer."""
+        scans = self.store.scans()
+        real = scans.complete
+        self.patch(scans, "complete", lambda claim, report: answer(real(claim, report)))
+
+    def test_renewalMeetsDone(self) -> None:
+        """A renewal that meets Done before the answer to that is here does not make it a scan taken over."""
+        self.keep()
+        late: Deferred[None] = Deferred()
+        self.complete_then(lambda true: self.after(true, late))
+        self.begin()
+        self.clock.advance(LEASE / 3)
+        self.assertIn("renew", self.store.calls)
+        late.callback(None)
+        self.assertEqual(self.said("scan.lost"), [])
+        self.assertEqual(len(self.said("scan.done")), 1)
+        self.assertEqual(self.brain.working_on, [])
+
+    def test_renewalMeetsDoneUnknown(self) -> None:
+        """Where that answer was lost the store is asked anew at once: it knows whose the result is."""
+        self.keep()
+        lost = [True] * 4
+        self.complete_then(
+            lambda true: true.addCallback(
+                lambda kept: self.raise_(StoreError("no answer")) if lost and lost.pop() else kept
+            )
+        )
+        self.begin()
+        self.clock.pump([0.5] * 19)
+        self.assertEqual(self.said("scan.done"), [])
+        self.clock.pump([0.5])
+        self.assertEqual(len(self.said("scan.done")), 1)
+        self.assertEqual(self.said("scan.lost"), [])
+
+    def test_renewalMeetsRelease(self) -> None:
+        """Nor does a renewal that meets a scan given back."""
+        self.keep()
+        scans = self.store.scans()
+        real = scans.release
+        late: Deferred[None] = Deferred()
+        self.patch(scans, "release", lambda *arguments: self.after(real(*arguments), late))
+        self.pool.failures = [WorkerCrashedError("crash")]
+        self.begin()
+        self.clock.advance(LEASE / 3)
+        late.callback(None)
+        self.assertEqual(self.said("scan.lost"), [])
+        self.assertEqual(len(self.said("scan.retry")), 1)
+
+    def after(self, true: Deferred[Any], late: Deferred[None]) -> Deferred[Any]:
+        """Return the true answer, but not before ``late`` fires."""
+        return true.addCallback(lambda value: late.addCallback(lambda _: value))
 
     def test_releaseAnsweredTwice(self) -> None:
         """A release whose first answer was lost is over when the store says that the lease is gone."""
