@@ -1,6 +1,6 @@
 """What the HUB is compared with, as a process of its own: ``python -m tests.benchmarks.direct URI ITEMS SIZE``.
 
-Writes the same chunks through txmongo at the same write concern, as many at once as the HUB does. Prints one JSON line:
+Writes the same chunks through txmongo at the same write concern, with the same index, as many at once as the HUB does. Prints one JSON line:
 seconds in all, and the seconds of single small and chunk-sized inserts on an idle store.
 """
 
@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from txmongo.connection import ConnectionPool
 
 from fr_twisted.model import CHUNK_SIZE
+from fr_twisted.store.indexes import CHUNKS, INDEXES
 from fr_twisted.store.payloads import IN_FLIGHT
 
 PAUSE = 0.05
@@ -61,7 +62,10 @@ async def round_trip(reactor: Any, collection: Any, size: int, times: int = 40) 
 async def main(reactor: Any, uri: str, items: str, size: str) -> None:
     """Measure, print."""
     pool = ConnectionPool(uri, pool_size=4, w="majority", j=True)
-    collection = pool.get_default_database()["direct_chunks"]
+    database = pool.get_default_database()
+    indexes = [index.document() for index in INDEXES if index.collection == CHUNKS]
+    await database.command({"createIndexes": "direct_chunks", "indexes": indexes})
+    collection = database["direct_chunks"]
     result = {"seconds": await write_items(collection, int(items), int(size))}
     result["small"] = await round_trip(reactor, collection, 1000)
     result["chunk_64k"] = await round_trip(reactor, collection, 65536)
