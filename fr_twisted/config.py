@@ -194,8 +194,9 @@ class _StoreAccess(BaseModel):
     mongo_tls_cert: Annotated[Path | None, Setting("FR_MONGO_TLS_CERT", "the path of a PEM file")] = Field(
         default=None, description="our certificate and its private key, for a store that asks for one"
     )
-    mongo_timeout: Annotated[float, Setting("FR_MONGO_TIMEOUT", _SECONDS)] = Field(
-        default=10.0, gt=0, le=600, description="seconds that one operation of the store may take"
+    # Far below the grace period of the cleaner, which counts on every operation being over within it.
+    mongo_timeout: Annotated[float, Setting("FR_MONGO_TIMEOUT", _SECONDS + ", at most 60")] = Field(
+        default=10.0, gt=0, le=60, description="seconds that one operation of the store may take"
     )
 
 
@@ -224,8 +225,11 @@ class HubSettings(_StoreAccess, Settings):
     link_window: Annotated[int, Setting("FR_LINK_WINDOW", "a whole number, 1 to 64")] = Field(
         default=4, ge=1, le=64, description="chunks of one item that may be unacknowledged"
     )
-    upload_ttl: Annotated[float, Setting("FR_UPLOAD_TTL", _SECONDS)] = Field(
-        default=86400.0, gt=0, description="seconds after which an upload that nobody continues is forgotten"
+    # An upload that goes on says so every 60 s (fr_twisted.store.payloads.TOUCH_SECONDS): far less than this.
+    upload_ttl: Annotated[float, Setting("FR_UPLOAD_TTL", "a number of seconds, at least 600")] = Field(
+        default=86400.0,
+        ge=600,
+        description="seconds after which an upload that nobody continues is forgotten",
     )
 
 

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from fr_twisted.model import CHUNK_SIZE, BrainReport, Lease
+from fr_twisted.store.documents import shorten
 from fr_twisted.store.interfaces import ConflictError, IPayloads, IReports, IStore, PayloadMissingError
 from tests.fakes_store_scans import MemoryScans
 from tests.fakes_store_state import START, MemoryState
@@ -127,7 +128,7 @@ class MemoryReports:
 
         def take() -> BrainReport | None:
             now = self._store.time()
-            due = [r for r in self._unsent(destination) if r.next_attempt_at and r.next_attempt_at <= now]
+            due = [r for r in self._unsent(destination) if (r.next_attempt_at or now) <= now]
             if not due:
                 return None
             report_id = min(due, key=lambda report: report.created_at).report_id
@@ -164,7 +165,9 @@ class MemoryReports:
                 return
             due = self._store.time() + timedelta(seconds=delay_seconds)
             attempts = current.attempts + 1
-            self._set(report.report_id, lease=None, error=error, attempts=attempts, next_attempt_at=due)
+            self._set(
+                report.report_id, lease=None, error=shorten(error), attempts=attempts, next_attempt_at=due
+            )
 
         return self._store.do("put_back", put_back)
 
@@ -173,7 +176,9 @@ class MemoryReports:
 
         def refuse() -> None:
             if not self._store.report_docs[report.report_id].status:
-                self._set(report.report_id, refused=True, error=error, lease=None, next_attempt_at=None)
+                self._set(
+                    report.report_id, refused=True, error=shorten(error), lease=None, next_attempt_at=None
+                )
 
         return self._store.do("refused", refuse)
 
@@ -181,8 +186,9 @@ class MemoryReports:
         """Return the seconds until a report is due."""
 
         def next_due() -> float | None:
-            dues = [report.next_attempt_at for report in self._unsent(destination) if report.next_attempt_at]
-            return max(0.0, (min(dues) - self._store.time()).total_seconds()) if dues else None
+            now = self._store.time()
+            dues = [report.next_attempt_at or now for report in self._unsent(destination)]
+            return max(0.0, (min(dues) - now).total_seconds()) if dues else None
 
         return self._store.do("next_due", next_due)
 

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from fr_twisted.model import CHUNK_SIZE, BrainReport, BrainScan, Lease, ScanState, chunk_count
+from fr_twisted.store.documents import shorten
 from fr_twisted.store.interfaces import (
     Claim,
     ConflictError,
@@ -165,7 +166,13 @@ class MemoryScans:
             attempts = scan.attempts if count_attempt else scan.attempts - 1
             state = ScanState.TO_DO
             self._set(
-                scan, "released", error, report_generated=state, lease=None, error=error, attempts=attempts
+                scan,
+                "released",
+                error,
+                report_generated=state,
+                lease=None,
+                error=shorten(error),
+                attempts=attempts,
             )
             self._store.notify(self._store.work)
 
@@ -176,7 +183,8 @@ class MemoryScans:
 
         def give_up() -> None:
             scan = self._ours(claim)
-            self._set(scan, "failed", error, report_generated=ScanState.FAILED, lease=None, error=error)
+            state = ScanState.FAILED
+            self._set(scan, "failed", error, report_generated=state, lease=None, error=shorten(error))
 
         return self._store.do("fail", give_up)
 

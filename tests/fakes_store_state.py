@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from fr_twisted.model import BrainReport, BrainScan, HistoryEntry, PayloadRef, chunk_count
+from fr_twisted.store.documents import shorten
 from fr_twisted.store.interfaces import NewScan, StoreError
 
 T = TypeVar("T")
@@ -153,7 +154,8 @@ class MemoryState:
 
     def entry(self, event: str, detail: str | None = None) -> HistoryEntry:
         """Return a line of history."""
-        return HistoryEntry(at=self.time(), event=event, unit=self.unit, node=self.node, detail=detail)
+        kept = shorten(detail)
+        return HistoryEntry(at=self.time(), event=event, unit=self.unit, node=self.node, detail=kept)
 
     def chunk_numbers(self, payload_id: str) -> dict[int, int]:
         """Return the sizes of the chunks of a payload by number."""

@@ -472,6 +472,23 @@ async def long_history_is_cut(bench: Bench) -> None:
 
 
 @behaviour
+async def reasons_of_any_text(bench: Bench) -> None:
+    """A reason may hold any text: what cannot be kept of it is replaced, and what is too long is cut."""
+    await bench.keep()
+    await bench.store.scans().release(await bench.claim(), "a\ud800b\0" + "x" * 5000, True)
+    scan = await bench.scan()
+    assert scan.error == ("a?b\0" + "x" * 5000)[:2000]
+    assert scan.history[-1].detail == scan.error
+    await bench.store.scans().fail(await bench.claim(), "\udcff")
+    assert (await bench.scan()).error == "?"
+    await bench.report("b")
+    await bench.store.reports().put_back(await bench.take(), "\ud800", 0)
+    assert (await bench.stored("report-b")).error == "?"
+    await bench.store.reports().refused(await bench.take(), "\udfff")
+    assert (await bench.stored("report-b")).error == "?"
+
+
+@behaviour
 async def counts(bench: Bench) -> None:
     """Scans are counted by state, every state is named."""
     assert await bench.store.scans().count_by_state() == {

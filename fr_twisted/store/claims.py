@@ -2,8 +2,10 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 from pydantic import ValidationError
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from fr_twisted.model import BrainScan, ScanState
@@ -11,11 +13,16 @@ from fr_twisted.store.candidates import LIMIT, Candidates
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.documents import Scribe, faults, lease, shorten
 from fr_twisted.store.indexes import QUEUE_ORDER, SCANS, lease_ended, to_do
-from fr_twisted.store.interfaces import Claim, StaleTokenError
+from fr_twisted.store.interfaces import Claim, StaleTokenError, StoreError
+from fr_twisted.store.retry import PASSING, ServerError
 
 Doc = dict[str, Any]
 
 _HEAD = {"priority": 1, "received_at": 1, "report_generated": 1, "token": 1, "lease.owner": 1}
+FIRST_UNDO_PAUSE = 0.5
+LONGEST_UNDO_PAUSE = 15.0
+"""Seconds between attempts to give back a claim whose answer was lost, at first and at most."""
+
 BODY = {"history": 0, "pending_report": 0}
 """The projection of a scan without what may be large."""
 
@@ -68,11 +75,45 @@ class Claims:
             "$inc": {"attempts": 1},
             "$push": self._scribe.push(now, "claimed", _claimed_by(head, owner)),
         }
-        if not await self._mongo.compare_and_set("claim a scan", SCANS, unchanged, change):
-            return None
-        ours = {"_id": head["_id"], "token": token}
-        document = await self._mongo.find_one("claim a scan", SCANS, ours, BODY)
+        mark = uuid4().hex
+        try:
+            if not await self._mongo.compare_and_set("claim a scan", SCANS, unchanged, change, mark):
+                return None
+            ours = {"_id": head["_id"], "token": token}
+            document = await self._mongo.find_one("claim a scan", SCANS, ours, BODY)
+        except (StoreError, CancelledError):
+            # It may be claimed for a worker that does not know: three of these, and it would have failed unseen.
+            self._mongo.in_background("undo a claim", self._undo(head["_id"], token, mark))
+            raise
         return None if document is None else await self._made(document, owner, token)
+
+    async def _undo(self, scan_id: str, token: int, mark: str) -> None:
+        """Give back, uncounted, what was claimed under ``mark`` if it was; keep trying until the store answers."""
+        pause = FIRST_UNDO_PAUSE
+        while True:
+            try:
+                # No later claim has this mark, not even one of ours with the same token.
+                claimed = {**self.ours(scan_id, token), "op": mark}
+                now = await self._mongo.now()
+                change = {
+                    "$set": {"report_generated": ScanState.TO_DO.value, "lease": None},
+                    "$inc": {"attempts": -1},
+                    "$push": self._scribe.push(now, "released", "the answer to the claim was lost"),
+                }
+                if await self._mongo.compare_and_set("undo a claim", SCANS, claimed, change):
+                    self._log.info(
+                        "{scan_id} was claimed but the answer was lost: it waits again, nothing is counted",
+                        event="scan.unclaimed",
+                        scan_id=scan_id,
+                    )
+                    self.something_new()
+                return
+            except StoreError as error:
+                refused = isinstance(error, ServerError) and error.code not in PASSING
+                if refused or self._mongo.runner.is_closed():
+                    raise
+            await self._mongo.runner.pause(pause)
+            pause = min(pause * 2, LONGEST_UNDO_PAUSE)
 
     async def _made(self, document: Doc, owner: str, token: int) -> Claim | None:
         try:

@@ -6,14 +6,16 @@ Then the report is copied to its collection, then taken out of the scan. Each st
 
 import hashlib
 from typing import Any
+from uuid import uuid4
 
+from pydantic import ValidationError
 from pymongo.errors import DuplicateKeyError
 from twisted.logger import Logger
 
 from fr_twisted.model import BrainReport, ScanState
 from fr_twisted.store.claims import Claims
 from fr_twisted.store.connection import Mongo
-from fr_twisted.store.documents import Scribe, read
+from fr_twisted.store.documents import Scribe, faults, read
 from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
 from fr_twisted.store.indexes import REPORTS, SCANS, pending
 from fr_twisted.store.interfaces import Claim, NewReport, StaleTokenError, StoreError
@@ -34,6 +36,8 @@ class Completion:
         self._scribe = scribe
         self._payloads = payloads
         self._garbage = garbage
+        self._damaged: set[str] = set()
+        """Scans that `repair` could not mend, each told once."""
 
     async def complete(self, claim: Claim, report: NewReport) -> BrainReport:
         """Complete, as `IScans.complete` says."""
@@ -63,8 +67,8 @@ class Completion:
             "analysis": report.analysis,
             "analysis_version": report.analysis_version,
             "findings": report.findings,
-            # The same for a repeat of this completion, and never that of another claim or other bytes.
-            "payload_id": f"{report.report_id}.{claim.token}.{digest[:16]}",
+            # Another for each call: the cleaner may be at the chunks of an earlier one by now.
+            "payload_id": uuid4().hex,
             "size": len(report.bundle),
             "sha256": digest,
             "created_at": now,
@@ -93,7 +97,7 @@ class Completion:
         return await self._mongo.compare_and_set("set a scan Done", SCANS, ours, change)
 
     async def _decided(self, claim: Claim) -> Doc:
-        """Return the report with which an earlier call for the same claim set the scan Done."""
+        """Return the report with which an earlier call for the same claim set the scan Done; its payload is another."""
         query = {"_id": claim.scan.scan_id, "report_generated": ScanState.DONE.value, "token": claim.token}
         scan = await self._mongo.find_one(
             "look for a scan", SCANS, query, {"pending_report": 1, "report_id": 1}
@@ -103,7 +107,7 @@ class Completion:
         if "pending_report" in scan:
             pending_report: Doc = scan["pending_report"]
             return pending_report
-        report = await self._mongo.find_one("look for a report", REPORTS, {"_id": scan["report_id"]})
+        report = await self._mongo.find_one("look for a report", REPORTS, {"_id": scan.get("report_id")})
         if report is None:
             raise StoreError(f"{claim.scan.scan_id} is Done but its report is gone")
         return report
@@ -124,14 +128,35 @@ class Completion:
         """Finish what a crash left; return how many reports were mended."""
         mended = 0
         while True:
+            # Those that stay must not fill the batch.
+            limit = BATCH + len(self._damaged)
             left = await self._mongo.find(
-                "look for pending reports", SCANS, pending(), limit=BATCH, projection={"pending_report": 1}
+                "look for pending reports", SCANS, pending(), limit=limit, projection={"pending_report": 1}
             )
             for scan in left:
-                await self._finish(scan["_id"], scan["pending_report"])
-                self._log.info(
-                    "the report of {scan_id} was put in its place", event="scan.repaired", scan_id=scan["_id"]
-                )
-            mended += len(left)
-            if len(left) < BATCH:
+                mended += await self._mend(scan)
+            if len(left) < limit:
                 return mended
+
+    async def _mend(self, scan: Doc) -> bool:
+        scan_id = scan["_id"]
+        try:
+            BrainReport.model_validate(scan["pending_report"])
+            await self._finish(scan_id, scan["pending_report"])
+        except (KeyError, ValueError) as error:
+            if scan_id not in self._damaged:
+                self._damaged.add(scan_id)
+                self._log.error(
+                    "{scan_id} is Done but the report in its document is damaged and cannot be sent: {reason}",
+                    event="scan.damaged",
+                    scan_id=scan_id,
+                    reason=(
+                        faults(error)
+                        if isinstance(error, ValidationError)
+                        else f"{error} is wrong or missing"
+                    ),
+                )
+            return False
+        self._damaged.discard(scan_id)
+        self._log.info("the report of {scan_id} was put in its place", event="scan.repaired", scan_id=scan_id)
+        return True

@@ -229,14 +229,19 @@ class Mongo:
         return bool(result.raw_result["n"])
 
     async def compare_and_set(
-        self, what: str, collection: str, query: Mapping[str, Any], change: Mapping[str, Any]
+        self,
+        what: str,
+        collection: str,
+        query: Mapping[str, Any],
+        change: Mapping[str, Any],
+        mark: str | None = None,
     ) -> bool:
         """Apply ``change`` to the document ``query`` (with its ``_id``) if it still is so; tell whether it was applied.
 
         A lost answer makes the repeat find nothing to change: the id of this change, left in the document, tells that
-        the first attempt was applied.
+        the first attempt was applied. A caller may give that id, ``mark``, to find the change as ``op`` later on.
         """
-        mark = uuid4().hex
+        mark = mark or uuid4().hex
         marked = {**change, "$set": {**change.get("$set", {}), "op": mark}}
         attempts = 0
 

@@ -35,8 +35,8 @@ class Scribe:
 
 
 def shorten(text: str | None) -> str | None:
-    """Return a reason, cut to what is kept."""
-    return None if text is None else text[:LONGEST_ERROR]
+    """Return a reason, cut to what is kept, with ``?`` for lone surrogates, which UTF-8 and so BSON cannot hold."""
+    return None if text is None else text[:LONGEST_ERROR].encode("utf-8", "replace").decode()
 
 
 def lease(owner: str, token: int, now: datetime, seconds: float) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """Payloads that were given up. Their chunks are deleted later, and only if nothing refers to them by then.
 
 A payload is listed here before it is given up, and a report's payload even before it is written, so that a crash leaves
-nothing unlisted. A receiver that is just committing a listed payload wins: the list is compared with the scans, reports
-and uploads after the grace period, when any such write has long been decided.
+nothing unlisted. So what is listed may be in use: a receiver that goes on with a listed payload, or commits it, wins.
+The list is compared with the uploads, scans and reports after the grace period, when any such write has long been
+decided.
 """
 
 from datetime import timedelta
 from typing import Any
 
 from fr_twisted.store.connection import Mongo
-from fr_twisted.store.indexes import GARBAGE, REPORTS, SCANS, UPLOADS, garbage, pending, untouched
+from fr_twisted.store.indexes import GARBAGE, REPORTS, SCANS, UPLOADS, garbage, pending_payload, untouched
 from fr_twisted.store.payloads import MongoPayloads
 
 Doc = dict[str, Any]
@@ -48,7 +49,7 @@ class Garbage:
             )
             for document in listed:
                 payload_id = document["_id"]
-                if not await self._is_used(payload_id):
+                if not await self._is_used(payload_id) and await self._is_unchanged(document):
                     await self._payloads.remove(payload_id)
                     removed += 1
                 await self._mongo.delete("remove garbage", GARBAGE, document)
@@ -73,12 +74,17 @@ class Garbage:
             if len(old) < BATCH:
                 return
 
+    async def _is_unchanged(self, document: Doc) -> bool:
+        # A payload that was given up between the look at the list and the look at its use was listed anew before that.
+        return await self._mongo.find_one("look for garbage", GARBAGE, document, {"_id": 1}) is not None
+
     async def _is_used(self, payload_id: str) -> bool:
+        # In the order in which a payload moves: what leaves one place before it is looked at is in the next by then.
         queries: tuple[tuple[str, Doc], ...] = (
-            (SCANS, {"payload_id": payload_id}),
-            (SCANS, {**pending(), "pending_report.payload_id": payload_id}),
-            (REPORTS, {"payload_id": payload_id}),
             (UPLOADS, {"payload_id": payload_id}),
+            (SCANS, {"payload_id": payload_id}),
+            (SCANS, pending_payload(payload_id)),
+            (REPORTS, {"payload_id": payload_id}),
         )
         for collection, query in queries:
             if await self._mongo.find_one("look for a payload's use", collection, query, {"_id": 1}):

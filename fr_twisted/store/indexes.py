@@ -51,6 +51,7 @@ INDEXES: Sequence[Index] = (
     Index(SCANS, (("report_generated", 1), ("lease.expires_at", 1))),
     # Done, the report not yet in its collection.
     Index(SCANS, (("pending_at", 1),), sparse=True),
+    Index(SCANS, (("pending_report.payload_id", 1),), sparse=True),
     Index(SCANS, (("payload_id", 1),)),
     # What is to be sent, by age, and when something will be due.
     Index(REPORTS, (("status", 1), ("refused", 1), ("destination", 1), *REPORT_ORDER)),
@@ -93,6 +94,11 @@ def pending() -> Doc:
     return {"pending_at": {"$gt": EPOCH}}
 
 
+def pending_payload(payload_id: str) -> Doc:
+    """The scan in whose document the report with this payload stands still."""
+    return {"pending_report.payload_id": payload_id}
+
+
 def in_state(state: str) -> Doc:
     """Scans in a state."""
     return {"report_generated": state}
@@ -106,6 +112,11 @@ def unsent(destination: str) -> Doc:
 def due(destination: str, now: datetime) -> Doc:
     """Reports to be sent now."""
     return {**unsent(destination), "next_attempt_at": {"$lte": now}}
+
+
+def due_undated(destination: str) -> Doc:
+    """Reports that are unsent but have no date to be sent at: a person took back their refusal."""
+    return {**unsent(destination), "next_attempt_at": None}
 
 
 def chunk_window(payload_id: str, first: int, count: int) -> Doc:
@@ -125,35 +136,47 @@ def garbage(before: datetime) -> Doc:
 
 @dataclass(frozen=True)
 class Query:
-    """A query that is asked often, or of a collection that grows.
+    """A query that is asked often, or of a collection that grows, and the names of the indexes that may answer it.
 
-    Compare-and-sets name the ``_id`` beside their conditions, and use its index.
+    Each of them holds what is compared for equality first, then the order, so that nothing is sorted. There are two
+    where it matters not which. Compare-and-sets name the ``_id`` beside their conditions, and use its index.
     """
 
     name: str
     collection: str
     filter: Mapping[str, Any]
+    indexes: tuple[str, ...]
     sort: Keys = ()
 
 
+_BY_ID = ("_id_",)
+_QUEUE = "report_generated_1_priority_-1_received_at_1"
+_LEASES = "report_generated_1_lease.expires_at_1"
+_BY_AGE = "status_1_refused_1_destination_1_created_at_1"
+_BY_DATE = "status_1_refused_1_destination_1_next_attempt_at_1"
+_BY_NUMBER = "files_id_1_n_1_size_1"
+_BY_PAYLOAD = ("payload_id_1",)
+
 QUERIES: Sequence[Query] = (
-    Query("queue", SCANS, to_do(), QUEUE_ORDER),
-    Query("leases that ended", SCANS, lease_ended(EPOCH), (("lease.expires_at", 1),)),
-    Query("pending reports", SCANS, pending()),
-    Query("a scan", SCANS, {"_id": "x"}),
-    Query("scans in a state", SCANS, in_state("Done")),
-    Query("scan of a payload", SCANS, {"payload_id": "x"}),
-    Query("due reports", REPORTS, due("x", EPOCH), REPORT_ORDER),
-    Query("next due report", REPORTS, unsent("x"), (("next_attempt_at", 1),)),
-    Query("waiting reports", REPORTS, {"status": False, "refused": False}),
-    Query("reports of a scan", REPORTS, {"scan_id": "x"}),
-    Query("a report", REPORTS, {"_id": "x"}),
-    Query("report of a payload", REPORTS, {"payload_id": "x"}),
-    Query("chunks there are", CHUNKS, chunk_window("x", 0, 64), (("n", 1),)),
-    Query("a chunk", CHUNKS, {"_id": "x:0"}),
-    Query("chunks to remove", CHUNKS, {"files_id": "x"}),
-    Query("an upload", UPLOADS, {"_id": "x"}),
-    Query("untouched uploads", UPLOADS, untouched(EPOCH), (("touched_at", 1),)),
-    Query("upload of a payload", UPLOADS, {"payload_id": "x"}),
-    Query("old garbage", GARBAGE, garbage(EPOCH), (("since", 1),)),
+    Query("queue", SCANS, to_do(), (_QUEUE,), QUEUE_ORDER),
+    Query("leases that ended", SCANS, lease_ended(EPOCH), (_LEASES,), (("lease.expires_at", 1),)),
+    Query("pending reports", SCANS, pending(), ("pending_at_1",)),
+    Query("a scan", SCANS, {"_id": "x"}, _BY_ID),
+    Query("scans in a state", SCANS, in_state("Done"), (_QUEUE, _LEASES)),
+    Query("scan of a payload", SCANS, {"payload_id": "x"}, _BY_PAYLOAD),
+    Query("pending report of a payload", SCANS, pending_payload("x"), ("pending_report.payload_id_1",)),
+    Query("due reports", REPORTS, due("x", EPOCH), (_BY_AGE,), REPORT_ORDER),
+    Query("undated reports", REPORTS, due_undated("x"), (_BY_DATE, _BY_AGE)),
+    Query("next due report", REPORTS, unsent("x"), (_BY_DATE,), (("next_attempt_at", 1),)),
+    Query("waiting reports", REPORTS, {"status": False, "refused": False}, (_BY_AGE, _BY_DATE)),
+    Query("reports of a scan", REPORTS, {"scan_id": "x"}, ("scan_id_1",)),
+    Query("a report", REPORTS, {"_id": "x"}, _BY_ID),
+    Query("report of a payload", REPORTS, {"payload_id": "x"}, _BY_PAYLOAD),
+    Query("chunks there are", CHUNKS, chunk_window("x", 0, 64), (_BY_NUMBER,), (("n", 1),)),
+    Query("a chunk", CHUNKS, {"_id": "x:0"}, _BY_ID),
+    Query("chunks to remove", CHUNKS, {"files_id": "x"}, (_BY_NUMBER,)),
+    Query("an upload", UPLOADS, {"_id": "x"}, _BY_ID),
+    Query("untouched uploads", UPLOADS, untouched(EPOCH), ("touched_at_1",), (("touched_at", 1),)),
+    Query("upload of a payload", UPLOADS, {"payload_id": "x"}, _BY_PAYLOAD),
+    Query("old garbage", GARBAGE, garbage(EPOCH), ("since_1",), (("since", 1),)),
 )

@@ -1,5 +1,6 @@
 """Payload bytes as chunk documents in the GridFS layout, and the account of which chunks are there."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -35,10 +36,13 @@ class Tally:
 
     scan_id: str
     touched: float
+    """When (monotonic) the upload's document was last asked for and found: the cleaner spares it for a while after."""
     kept: int = 0
     """Chunks ``0 .. kept - 1`` are there and full."""
     noted: int = 0
-    """The number last written to the upload's document."""
+    """The number last written to the upload's document, or on its way there,"""
+    noted_at: float = -math.inf
+    """and when (monotonic)."""
     ahead: set[int] = field(default_factory=set)
     short: dict[int, int] = field(default_factory=dict)
 
@@ -137,7 +141,8 @@ class MongoPayloads:
         return bytes(found["data"])
 
     async def _permitted(self, work: Callable[[], Awaitable[T]]) -> T:
-        await self._mongo.runner.run("wait for the store's turn", self._permits.acquire)
+        # No deadline: those before us have theirs, and a queue of our own says nothing about the store.
+        await self._mongo.runner.wait("wait for the store's turn", self._permits.acquire)
         try:
             return await work()
         finally:
@@ -145,18 +150,18 @@ class MongoPayloads:
 
     # --- for uploads, reports and the cleaner
 
-    def opened(self, scan_id: str, payload_id: str) -> Tally:
-        """Begin the account of a payload of which nothing is there."""
-        tally = Tally(scan_id, self._mongo.monotonic())
+    def opened(self, scan_id: str, payload_id: str, touched: float) -> Tally:
+        """Begin the account of a payload of which nothing is there; its upload was there at ``touched``."""
+        tally = Tally(scan_id, touched, noted_at=touched)
         self._tallies[payload_id] = tally
         self._tallies.move_to_end(payload_id)
         if len(self._tallies) > MOST_TALLIES:
             self._tallies.popitem(last=False)
         return tally
 
-    async def counted(self, scan_id: str, payload_id: str, noted: int) -> Tally:
+    async def counted(self, scan_id: str, payload_id: str, noted: int, touched: float) -> Tally:
         """Begin the account of a payload of which the first ``noted`` chunks are known to be there."""
-        tally = self.opened(scan_id, payload_id)
+        tally = self.opened(scan_id, payload_id, touched)
         tally.kept = tally.noted = first = noted
         while True:
             found = await self._mongo.find(
@@ -184,18 +189,25 @@ class MongoPayloads:
     def _note(self, payload_id: str, tally: Tally) -> None:
         """Write now and then how far an upload came: it is alive, and need not be counted from the beginning."""
         now = self._mongo.monotonic()
-        if tally.kept - tally.noted < WINDOW and now - tally.touched < TOUCH_SECONDS:
+        if tally.kept - tally.noted < WINDOW and now - tally.noted_at < TOUCH_SECONDS:
             return
-        tally.noted, tally.touched = tally.kept, now
+        tally.noted, tally.noted_at = tally.kept, now
         self._mongo.in_background("note an upload", self.touch(payload_id, tally))
 
     async def touch(self, payload_id: str, tally: Tally) -> bool:
-        """Write that the upload is alive; tell whether it is there."""
+        """Write that the upload is alive; tell whether it is there.
+
+        The account of an upload that is not there is closed: its chunks may be deleted at any time, whatever was
+        written before.
+        """
         change = {"$set": {"touched_at": await self._mongo.now()}, "$max": {"kept": tally.kept}}
         upload = {"_id": tally.scan_id, "payload_id": payload_id}
-        there = await self._mongo.update("note an upload", UPLOADS, upload, change)
-        tally.touched = self._mongo.monotonic()
-        return there
+        asked = self._mongo.monotonic()
+        if not await self._mongo.update("note an upload", UPLOADS, upload, change):
+            self.closed(payload_id)
+            return False
+        tally.touched = max(tally.touched, asked)
+        return True
 
     async def write_all(self, payload_id: str, data: bytes) -> None:
         """Keep a whole payload that is in memory."""

@@ -13,7 +13,7 @@ from fr_twisted.model import BrainReport
 from fr_twisted.store.candidates import LIMIT, Candidates
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.documents import faults, lease, read, shorten
-from fr_twisted.store.indexes import REPORT_ORDER, REPORTS, due, unsent
+from fr_twisted.store.indexes import EPOCH, REPORT_ORDER, REPORTS, due, due_undated, unsent
 from fr_twisted.store.interfaces import IReports
 from fr_twisted.store.watch import Watch
 
@@ -51,11 +51,15 @@ class MongoReports:
         return self._candidates[destination]
 
     async def _due(self, destination: str) -> list[Doc]:
+        what = "look for reports"
+        head = {"token": 1, "next_attempt_at": 1, "created_at": 1}
         query = due(destination, await self._mongo.now())
-        head = {"token": 1}
-        return await self._mongo.find(
-            "look for reports", REPORTS, query, limit=LIMIT, projection=head, sort=REPORT_ORDER
+        found = await self._mongo.find(what, REPORTS, query, limit=LIMIT, projection=head, sort=REPORT_ORDER)
+        # Reports that a person set from refused back to unsent have no date: they are due.
+        undated = await self._mongo.find(
+            what, REPORTS, due_undated(destination), limit=LIMIT, projection=head
         )
+        return sorted([*found, *undated], key=_age)[:LIMIT] if undated else found
 
     async def _attempt(self, head: Doc, owner: str, lease_seconds: float) -> BrainReport | None:
         now = await self._mongo.now()
@@ -65,7 +69,7 @@ class MongoReports:
             "status": False,
             "refused": False,
             "token": head.get("token"),
-            "next_attempt_at": {"$lte": now},
+            "next_attempt_at": None if head.get("next_attempt_at") is None else {"$lte": now},
         }
         leased = lease(owner, token, now, lease_seconds)
         change = {"$set": {"token": token, "lease": leased, "next_attempt_at": leased["expires_at"]}}
@@ -152,8 +156,9 @@ class MongoReports:
         )
         if not found:
             return None
-        due_at: datetime = found[0]["next_attempt_at"]
-        return max(0.0, (due_at - now).total_seconds())
+        # Without a date it is due, and comes first in the order.
+        due_at: datetime | None = found[0].get("next_attempt_at")
+        return 0.0 if due_at is None else max(0.0, (due_at - now).total_seconds())
 
     def waiting(self) -> Deferred[dict[str, int]]:
         """Count the unsent reports."""
@@ -195,3 +200,8 @@ class MongoReports:
             wake()
 
         return self._watch.add(look_anew)
+
+
+def _age(head: Doc) -> datetime:
+    created_at = head.get("created_at")
+    return created_at if isinstance(created_at, datetime) else EPOCH

@@ -4,6 +4,7 @@ txmongo has no deadline of its own and repeats nothing. Every operation of this 
 nothing, and writes carry ids and tokens by which a second application is recognised.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -34,7 +35,7 @@ LONGEST_PAUSE = 1.0
 
 UNAUTHORIZED = 13
 AUTHENTICATION_FAILED = 18
-TOO_LARGE = 10334
+TOO_LARGE = frozenset({10334, 17419})  # BSONObjectTooLarge; the document after an update is larger than 16 MB
 UNSATISFIABLE_WRITE_CONCERN = 100
 
 # "Retryable errors" of https://github.com/mongodb/specifications/blob/master/source/retryable-writes/retryable-writes.md,
@@ -75,7 +76,7 @@ def translate(what: str, error: BaseException) -> BaseException:
     if isinstance(error, DuplicateKeyError | StoreError):
         return error
     if isinstance(error, OperationFailure):
-        if error.code == TOO_LARGE:
+        if error.code in TOO_LARGE:
             return ValueError(f"{what}: too large for one document of the store (16 MB)")
         words = str((error.details or {}).get("errmsg") or type(error).__name__)[:200]
         return ServerError(f"{what}: the store refused: {words} (code {error.code})", error.code)
@@ -139,6 +140,10 @@ class Runner:
         except Exception as error:
             raise translate(what, error) from None
 
+    async def wait(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Await ``attempt()``, which asks nothing of the store, for as long as it takes; raise what `run` raises."""
+        return await self._bounded(attempt, math.inf, what, math.inf)
+
     async def pause(self, seconds: float) -> None:
         """Wait; cut short with a `StoreError` by `close`."""
         await self._bounded(
@@ -152,7 +157,8 @@ class Runner:
             raise StoreError(f"{what}: the store is closed")
         deferred = Deferred.fromCoroutine(_await(attempt))
         self._running.add(deferred)
-        deferred.addTimeout(max(0.0, deadline - self._clock.seconds()), self._clock)
+        if deadline < math.inf:
+            deferred.addTimeout(max(0.0, deadline - self._clock.seconds()), self._clock)
         try:
             return await deferred
         except TimeoutError:

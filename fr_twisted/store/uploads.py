@@ -1,5 +1,6 @@
 """Scans on their way in: an upload document, chunks under its payload id, one insert that makes the scan visible."""
 
+import math
 from typing import Any
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from fr_twisted.store.documents import Scribe
 from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
 from fr_twisted.store.indexes import SCANS, UPLOADS
 from fr_twisted.store.interfaces import ConflictError, NewScan, PayloadMissingError, StoreError, Upload
-from fr_twisted.store.payloads import MongoPayloads
+from fr_twisted.store.payloads import MongoPayloads, Tally
 
 Doc = dict[str, Any]
 
@@ -58,24 +59,25 @@ class Uploads:
         }
 
     async def _open(self, scan: NewScan) -> Upload | None:
-        payload_id = uuid4().hex
+        payload_id, begun = uuid4().hex, self._mongo.monotonic()
         document = {"_id": scan.scan_id, "payload_id": payload_id, "token": 1, "kept": 0}
         try:
             await self._mongo.insert("begin an upload", UPLOADS, {**document, **await self._facts(scan)})
         except DuplicateKeyError:
             return None
-        self._payloads.opened(scan.scan_id, payload_id)
+        self._payloads.opened(scan.scan_id, payload_id, begun)
         return Upload(scan, payload_id, 1, 0)
 
     async def _take_over(self, scan: NewScan, document: Doc) -> Upload | None:
         payload_id, token = document["payload_id"], document["token"]
         unchanged = {"_id": scan.scan_id, "payload_id": payload_id, "token": token}
+        begun = self._mongo.monotonic()
         facts = await self._facts(scan)
         if (document["sha256"], document["size"]) == (scan.sha256, scan.size):
             change = {"$set": {**facts, "token": token + 1}}
             if not await self._mongo.compare_and_set("take over an upload", UPLOADS, unchanged, change):
                 return None
-            tally = await self._payloads.counted(scan.scan_id, payload_id, document.get("kept", 0))
+            tally = await self._payloads.counted(scan.scan_id, payload_id, document.get("kept", 0), begun)
             return Upload(scan, payload_id, token + 1, tally.count(scan.size))
         # Other bytes under the same id, of which no one was told that they are kept.
         await self._garbage.add(payload_id)
@@ -83,7 +85,7 @@ class Uploads:
         change = {"$set": {**facts, "token": token + 1, "payload_id": fresh, "kept": 0}}
         if not await self._mongo.compare_and_set("supersede an upload", UPLOADS, unchanged, change):
             return None
-        self._payloads.opened(scan.scan_id, fresh)
+        self._payloads.opened(scan.scan_id, fresh, begun)
         return Upload(scan, fresh, token + 1, 0)
 
     # --- end
@@ -101,18 +103,20 @@ class Uploads:
     async def _check(self, upload: Upload) -> None:
         tally = self._payloads.tally(upload.payload_id)
         size, scan_id = upload.scan.size, upload.scan.scan_id
-        if tally is None or not tally.complete(size):
+        if tally is None or self._mongo.monotonic() - tally.touched > GRACE_SECONDS / 2:
+            # After a long silence the cleaner may be at work: it spares an upload that was touched just now.
+            tally = tally or Tally(scan_id, -math.inf)
+            if not await self._payloads.touch(upload.payload_id, tally):
+                if await self._is_kept(upload.scan):
+                    return
+                raise PayloadMissingError(f"{scan_id}: the upload was given up meanwhile")
+        if not tally.complete(size):
             # Another process wrote some of it, or it is an old upload: see for ourselves.
-            tally = await self._payloads.counted(scan_id, upload.payload_id, 0)
-        elif self._mongo.monotonic() - tally.touched < GRACE_SECONDS / 2:
-            return
+            tally = await self._payloads.counted(scan_id, upload.payload_id, 0, tally.touched)
         missing = tally.count(size)
         if missing < chunk_count(size):
             wanted = min(CHUNK_SIZE, size - missing * CHUNK_SIZE)
             raise PayloadMissingError(f"{scan_id}: chunk {missing} of {wanted} bytes is missing")
-        # After a long silence the cleaner may be at work: it spares an upload that was touched just now.
-        if not await self._payloads.touch(upload.payload_id, tally) and not await self._is_kept(upload.scan):
-            raise PayloadMissingError(f"{scan_id}: the upload was given up meanwhile")
 
     def _scan(self, upload: Upload) -> Doc:
         scan, now = upload.scan, self._mongo.estimated_now()
@@ -155,7 +159,11 @@ class Uploads:
 
     async def discard(self, upload: Upload) -> None:
         """Forget it, as `IScans.discard_upload` says."""
-        await self._garbage.add(upload.payload_id)
         ours = {"_id": upload.scan.scan_id, "payload_id": upload.payload_id, "token": upload.token}
+        if await self._mongo.find_one("discard an upload", UPLOADS, ours, {"_id": 1}) is None:
+            return
+        # Whoever takes it over just now keeps it though it is listed: the cleaner looks for its use, and un-lists it.
+        # Were it un-listed here, another's listing of it, a moment ago, could go with ours, and its chunks stay.
+        await self._garbage.add(upload.payload_id)
         if await self._mongo.delete("discard an upload", UPLOADS, ours):
             self._payloads.closed(upload.payload_id)

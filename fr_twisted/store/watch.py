@@ -5,7 +5,6 @@ answers when something happened or its time is up. Both must be of one session, 
 after the other: each stream has a pool of one connection to itself.
 """
 
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from fr_twisted.ops.outage import Outage, patient_policy
 from fr_twisted.store.connection import close_pool
 from fr_twisted.store.indexes import REPORTS, SCANS
 from fr_twisted.store.interfaces import StoreError
@@ -97,32 +97,33 @@ class Watch:
             )
 
     async def _run(self, pool: Any, runner: Runner) -> None:
-        pause = FIRST_PAUSE
+        name = f"the change stream of {self._collection}"
+        outage = Outage(name, self._clock, patient_policy(FIRST_PAUSE, LONGEST_PAUSE))
         try:
             while not runner.is_closed():
-                begun = self._clock.seconds()
+                reason = "the server ended it"
                 try:
-                    await self._follow(pool, runner)
-                except ServerError as error:
-                    if error.code in UNSUPPORTED or error.code == UNAUTHORIZED:
-                        self._tell("no change streams for {collection}, polling alone: {reason}", error)
-                        return
-                    self._tell("the change stream of {collection} broke: {reason}", error)
+                    await self._follow(pool, runner, outage)
                 except StoreError as error:
                     if runner.is_closed():
                         return
-                    self._tell("the change stream of {collection} broke: {reason}", error)
-                if self._clock.seconds() - begun > LONGEST_PAUSE:
-                    pause = FIRST_PAUSE
-                await runner.pause(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, LONGEST_PAUSE)
+                    reason = str(error)
+                    if isinstance(error, ServerError) and error.code in (*UNSUPPORTED, UNAUTHORIZED):
+                        self._log.info(
+                            "no change streams for {collection}, polling alone: {reason}",
+                            event="store.watch",
+                            collection=self._collection,
+                            reason=reason,
+                        )
+                        return
+                await runner.pause(outage.failed(reason))
         except StoreError:
             if not runner.is_closed():
                 raise
         finally:
             await close_pool(pool, self._clock)
 
-    async def _follow(self, pool: Any, runner: Runner) -> None:
+    async def _follow(self, pool: Any, runner: Runner, outage: Outage) -> None:
         """Wake at every change, until the stream ends."""
         session = pool.start_session()
         aggregate = {
@@ -144,6 +145,8 @@ class Watch:
                 "maxTimeMS": int(AWAIT_SECONDS * 1000),
             }
             cursor = await self._ask(pool, runner, session, get_more, AWAIT_SECONDS + REPLY_SECONDS)
+            # Not sooner: one that is opened and breaks at once, over and over, is no success.
+            outage.over()
             if cursor["nextBatch"]:
                 self._wake_all()
 
@@ -161,9 +164,6 @@ class Watch:
                 wake()
             except Exception:
                 self._log.failure("waking up for {collection} failed", collection=self._collection)
-
-    def _tell(self, words: str, error: StoreError) -> None:
-        self._log.info(words, event="store.watch", collection=self._collection, reason=str(error))
 
 
 def watches(clock: IReactorTime, database: str) -> tuple[Watch, Watch]:

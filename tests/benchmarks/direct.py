@@ -1,6 +1,7 @@
 """What the HUB is compared with, as a process of its own: ``python -m tests.benchmarks.direct URI ITEMS SIZE``.
 
-Writes the same chunks through txmongo at the same write concern, with the same index, as many at once as the HUB does. Prints one JSON line:
+Writes the same chunks through txmongo at the same write concern, with the same index, as many at once as the HUB
+does. Prints one JSON line:
 seconds in all, and the seconds of single small and chunk-sized inserts on an idle store.
 """
 

@@ -140,6 +140,7 @@ class ModelTests(SynchronousTestCase):
             (HubSettings, {"memory": "1K"}),
             (HubSettings, {"stop_timeout": "nan"}),
             (HubSettings, {"upload_ttl": "inf"}),
+            (HubSettings, {"upload_ttl": "599"}),
             (BrainSettings, {"slots": "0"}),
             (BrainSettings, {"max_attempts": "many"}),
             (PacsSettings, {"generate": "-1"}),

@@ -1,11 +1,13 @@
 """The memory twin offers what the interfaces promise, and its knobs work."""
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from fr_twisted.store.interfaces import IPayloads, IReports, IScans, IStore, StoreError
 from tests.fakes_store import MemoryStore
+from tests.store_behaviour import NODE, Bench
 
 
 class MemoryStoreTests(SynchronousTestCase):
@@ -56,6 +58,18 @@ class MemoryStoreTests(SynchronousTestCase):
             self.failureResultOf(self.store.payloads().write_chunk("p", 0, b"abc"), KeyError)
         self.assertEqual(self.store.chunk_docs, {})
         self.successResultOf(self.store.payloads().write_chunk("p", 0, b"abc"))
+
+    def test_undatedReport(self) -> None:
+        """A report without a date, as one set back from refused, is due now."""
+        bench = Bench(self.store, lambda _: succeed(None))
+        reports = self.store.reports()
+        report = self.successResultOf(Deferred.fromCoroutine(bench.report()))
+        self.successResultOf(reports.refused(report, "x"))
+        self.assertIsNone(self.successResultOf(reports.next_due(NODE)))
+        refused = self.store.report_docs[report.report_id]
+        self.store.report_docs[report.report_id] = refused.model_copy(update={"refused": False})
+        self.assertEqual(self.successResultOf(reports.next_due(NODE)), 0)
+        self.assertIsNotNone(self.successResultOf(reports.take(NODE, "hub", 60.0)))
 
     def test_down(self) -> None:
         """While it is down everything errbacks with a StoreError, held operations too."""

@@ -178,6 +178,23 @@ class IndexTests(SynchronousTestCase):
         """Each query has a name of its own."""
         self.assertEqual(len({query.name for query in QUERIES}), len(QUERIES))
 
+    def test_indexesOfQueries(self) -> None:
+        """Each query's indexes are declared, and begin with what it compares for equality, then have its order."""
+        declared = {(index.collection, index.name): index for index in INDEXES}
+        for query in QUERIES:
+            equal = {key for key, value in query.filter.items() if not isinstance(value, dict)}
+            for name in query.indexes:
+                if name == "_id_":
+                    self.assertEqual(equal, {"_id"}, query.name)
+                    continue
+                keys = list(declared[query.collection, name].keys)
+                prefix = [key for key, _ in keys[: len(equal)]]
+                if query.sort:
+                    self.assertEqual(set(prefix), equal, query.name)
+                    self.assertEqual(keys[len(equal) :][: len(query.sort)], list(query.sort), query.name)
+                else:
+                    self.assertIn(keys[0][0], query.filter, query.name)
+
 
 class DocumentTests(SynchronousTestCase):
     """`fr_twisted.store.documents`."""
@@ -198,6 +215,7 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual((entry["unit"], entry["node"], entry["event"]), ("frbrain", "brain-1", "failed"))
         self.assertEqual(len(entry["detail"]), 2000)
         self.assertIsNone(shorten(None))
+        self.assertEqual(shorten("prüfen \ud800 \U0001f9e0"), "prüfen ? \U0001f9e0")
 
 
 class _Peer:

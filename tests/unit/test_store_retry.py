@@ -146,6 +146,23 @@ class RunnerTests(SynchronousTestCase):
         self.failureResultOf(done)
         self.assertEqual((len(cancelled), self.clock.getDelayedCalls()), (1, []))
 
+    def test_wait(self) -> None:
+        """A wait of our own has no deadline, and is ended by `close` or its caller."""
+        gate: Deferred[int] = Deferred()
+        waiting = Deferred.fromCoroutine(self.runner.wait("wait", lambda: gate))
+        never: list[Deferred[int]] = [Deferred(), Deferred()]
+        cancelled = Deferred.fromCoroutine(self.runner.wait("wait", lambda: never[0]))
+        closed = Deferred.fromCoroutine(self.runner.wait("wait", lambda: never[1]))
+        self.clock.advance(1e6)
+        self.assertNoResult(waiting)
+        gate.callback(5)
+        self.assertEqual(self.successResultOf(waiting), 5)
+        cancelled.cancel()
+        self.failureResultOf(cancelled)
+        self.assertNoResult(closed)
+        self.runner.close()
+        self.assertIn("closed", self.refused(closed, StoreError))
+
     def test_once(self) -> None:
         """What must not be repeated is not, but has a deadline and our errors."""
         once: Callable[[Any], Deferred[Any]] = lambda result: Deferred.fromCoroutine(  # noqa: E731
