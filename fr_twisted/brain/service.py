@@ -15,10 +15,10 @@ from zope.interface import implementer
 from fr_twisted.brain.attempt import Attempt, Rules
 from fr_twisted.brain.ipool import IPool, ISlot, PoolError
 from fr_twisted.brain.tenure import Surroundings
-from fr_twisted.brain.workdir import WorkDirError
 from fr_twisted.ops.logs import describe_exception
 from fr_twisted.ops.outage import Outage
 from fr_twisted.ops.services import IReady, Ready, StartError
+from fr_twisted.ops.workdir import WorkDirError
 from fr_twisted.store.interfaces import Claim, StoreError
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from twisted.python import usage
 from fr_twisted.brain import catalog
 from fr_twisted.config import BrainSettings
 from fr_twisted.ops.options import SettingsOptions, settings_options
+from fr_twisted.store.options import check_store
 
 _Options: Any = settings_options(
     BrainSettings,
@@ -26,6 +27,7 @@ class Options(_Options):  # type: ignore[misc]
             usage.UsageError: a setting is invalid, or there is no such analysis; the message lists those that are.
         """
         super().postOptions()
+        check_store(self.settings)
         try:
             catalog.check(self.settings.analysis)
         except catalog.AnalysisUnavailableError as error:
@@ -44,8 +46,8 @@ def makeService(options: SettingsOptions[BrainSettings]) -> IService:
     from fr_twisted.brain.pool import AnalysisPool
     from fr_twisted.brain.service import BrainService
     from fr_twisted.brain.tenure import Surroundings
-    from fr_twisted.brain.workdir import WorkDir
     from fr_twisted.ops.services import make_unit
+    from fr_twisted.ops.workdir import WorkDir
     from fr_twisted.store.mongo import MongoStore
     from fr_twisted.store.service import StoreService
 

@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from fr_twisted.brain.fetch import InThread
-from fr_twisted.brain.workdir import WorkDir
 from fr_twisted.ops.outage import Outage, RetryPolicy, patient_policy
+from fr_twisted.ops.workdir import WorkDir
 from fr_twisted.store.interfaces import Claim, IStore, StaleTokenError, StoreError
 
 T = TypeVar("T")

@@ -7,8 +7,24 @@ from twisted.application.service import IService
 
 from fr_twisted.config import HubSettings
 from fr_twisted.ops.options import settings_options
+from fr_twisted.store.options import check_store
 
-Options = settings_options(HubSettings, "Keeps brain scans durably in MongoDB and delivers their reports.")
+_Options: Any = settings_options(
+    HubSettings, "Keeps brain scans durably in MongoDB and delivers their reports."
+)
+
+
+class Options(_Options):  # type: ignore[misc]
+    """The options of Fr-HUB."""
+
+    def postOptions(self) -> None:
+        """Validate them; the store's address among them.
+
+        Raises:
+            usage.UsageError: a setting is invalid.
+        """
+        super().postOptions()
+        check_store(self.settings)
 
 
 def makeService(options: Any) -> IService:

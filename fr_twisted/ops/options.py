@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from twisted.python import usage
@@ -55,10 +56,16 @@ def _read_file(path: Path, must_exist: bool) -> dict[str, str | None]:
         return {}
     try:
         with path.open(encoding="utf-8") as stream:
-            return dotenv_values(stream=stream)
+            bindings = list(parse_stream(stream))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise usage.UsageError(f"the file of settings {path} cannot be read: {reason}") from None
+    for binding in bindings:
+        if binding.error or (binding.value is None and (binding.key or "").startswith("FR_")):
+            # Not shown: it may hold a password.
+            line = f"line {binding.original.line} of the file of settings {path}"
+            raise usage.UsageError(f"{line} cannot be understood; accepted: NAME=value, quotes closed")
+    return dotenv_values(path, encoding="utf-8")
 
 
 class SettingsOptions(usage.Options, Generic[S]):

@@ -1,7 +1,5 @@
 """The services of Fr-PACS: what it sends, and the folder that reports are kept in."""
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,32 +9,28 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fr_twisted.ops.services import IReady, Ready, StartError
+from fr_twisted.ops.workdir import WorkDir, WorkDirError
 from fr_twisted.pacs.outbox import PacsOutbox
 from fr_twisted.pacs.reports import ReportIntake
 
 
 class Spool:
-    """A private folder for prepared payloads, there from `make` to `remove`."""
+    """A private folder for prepared payloads, there from `make` to `remove`; what a killed node left is removed."""
 
-    def __init__(self, parent: Path | None) -> None:
-        self._parent = parent
-        self._path: Path | None = None
+    def __init__(self, parent: Path | None, node: str) -> None:
+        self._folder = WorkDir(parent, node, "pacs")
 
     def __call__(self) -> Path:
         """Return the folder."""
-        assert self._path is not None, "the spool folder is made when the service starts"
-        return self._path
+        return self._folder.path
 
     def make(self) -> None:
-        """Make it, for this user alone; `OSError` when that cannot be."""
-        if self._parent is not None:
-            self._parent.mkdir(parents=True, exist_ok=True)
-        self._path = Path(tempfile.mkdtemp(prefix="fr-pacs-", dir=self._parent))
+        """Make it, for this user alone; `WorkDirError` when that cannot be."""
+        self._folder.open()
 
     def remove(self) -> None:
         """Remove it with all that is in it."""
-        if self._path is not None:
-            shutil.rmtree(self._path, ignore_errors=True)
+        self._folder.close()
 
 
 class OutboxService(Service):
@@ -60,10 +54,8 @@ class OutboxService(Service):
             raise StartError(f"FR_PACS_WATCH or --watch: {self._watch} is no folder; make it first")
         try:
             self._spool.make()
-        except OSError as error:
-            raise StartError(
-                f"FR_PACS_SPOOL or --spool: no folder can be made there: {error.strerror}"
-            ) from error
+        except WorkDirError as error:
+            raise StartError(f"FR_PACS_SPOOL or --spool: {error}") from error
         super().startService()
         self.outbox.start()
 

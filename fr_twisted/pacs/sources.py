@@ -17,6 +17,9 @@ from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.scans import Drop, Payload, Prepared, classify, prepare
 from fr_twisted.pacs.trouble import log_trouble
 
+_MANY = 3
+"""Files with one reason, beside the first, from which on they are counted rather than named (at debug they are)."""
+
 SETTLE = 2.0
 """Seconds for which a file must not change before it is taken to be complete."""
 
@@ -112,16 +115,21 @@ class SkipLog:
         self._said: dict[Path, str] = {}
 
     def say(self, skipped: Iterable[Skipped]) -> None:
-        """Report what was not reported with that reason before."""
+        """Report what was not reported with that reason before; the files of a whole series in one line."""
+        fresh: dict[str, list[Skipped]] = {}
         for item in skipped:
             if self._said.get(item.path) != item.reason:
                 self._said[item.path] = item.reason
-                self._log.warn(
-                    "not sent: {path}: {reason}",
-                    path=item.path.name,
-                    reason=item.reason,
-                    event="file.skipped",
-                )
+                fresh.setdefault(item.reason, []).append(item)
+        for first, *rest in fresh.values():
+            many = len(rest) >= _MANY
+            text = "not sent: {path} and {count} more: {reason}" if many else "not sent: {path}: {reason}"
+            self._tell(self._log.warn, text, first, **({"count": len(rest)} if many else {}))
+            for item in rest:
+                self._tell(self._log.debug if many else self._log.warn, "not sent: {path}: {reason}", item)
+
+    def _tell(self, log: Callable[..., None], text: str, item: Skipped, **fields: object) -> None:
+        log(text, path=item.path.name, reason=item.reason, event="file.skipped", **fields)
 
     def keep_only(self, paths: Iterable[Path]) -> None:
         """Forget the files that are no more; should they come again, they are reported again."""

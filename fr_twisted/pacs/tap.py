@@ -30,7 +30,7 @@ def makeService(options: Any) -> IService:
 
     clock: Any = reactor
     settings: PacsSettings = options.settings
-    node, patient_id, spool = settings.node, settings.patient_id, Spool(settings.spool)
+    node, patient_id, spool = settings.node, settings.patient_id, Spool(settings.spool, settings.node)
     sources: list[Source] = []
     if settings.send:
         sources.append(PathSource(settings.send, node, spool, clock, patient_id=patient_id))

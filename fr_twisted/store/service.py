@@ -58,6 +58,8 @@ class StoreService(Service):
                 await self._store.open()
                 break
             except StoreError as error:
+                if not self.running:
+                    return
                 await deferLater(self._clock, self._outage.failed(str(error)))
         self._outage.over()
         self._ready.succeed()

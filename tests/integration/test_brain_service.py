@@ -16,8 +16,8 @@ from fr_twisted.brain.jobs import Limits
 from fr_twisted.brain.pool import AnalysisPool
 from fr_twisted.brain.service import BrainService
 from fr_twisted.brain.tenure import Surroundings
-from fr_twisted.brain.workdir import WorkDir
 from fr_twisted.model import CHUNK_SIZE, BrainScan, PayloadFormat, ScanMeta, ScanState
+from fr_twisted.ops.workdir import WorkDir
 from fr_twisted.store.interfaces import NewScan
 from fr_twisted.store.service import StoreService
 from tests.analyses_for_tests import MODULE, REFUSAL

@@ -170,7 +170,7 @@ async def test_generated_scans(pacs: Callable[..., Daemon], tmp_path: Path) -> N
     assert 900 < truth["volumes_ml"]["brain"] < 1800
     assert "volumes" not in json.dumps([item.meta for item in hub.offers])
     assert await in_thread(daemon.end) == -signal.SIGTERM
-    assert list((tmp_path / "spool").iterdir()) == []
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == [".fr-lock"]
     assert [item.meta["format"] for item in hub.offers] == ["nifti-gz", "dicom-tar"]
     assert all(item.meta["patient_id"].startswith("GEN-") for item in hub.offers)
     again = pacs(*options)
@@ -191,6 +191,32 @@ async def test_refused_for_good(pacs: Callable[..., Daemon], tmp_path: Path) -> 
     await until(lambda: beside.exists() and (watched / "refused" / "sub-1.nii.gz").exists())
     assert "this node takes no such scans" in beside.read_text()
     assert await in_thread(daemon.end) == -signal.SIGTERM
+    await hub.stop()
+
+
+async def test_killed_leaves_no_payload(pacs: Callable[..., Daemon], tmp_path: Path) -> None:
+    """What a killed Fr-PACS had prepared is removed by the next one, patients' images being in it."""
+    hub = Hub()
+    hub.intake.holding = True
+    options = (
+        "--hub",
+        await hub.start(),
+        "--generate",
+        "1",
+        "--seed",
+        "7",
+        "--spool",
+        str(tmp_path / "spool"),
+    )
+    killed = pacs(*options)
+    await until(lambda: bool(hub.intake.held))
+    [left] = (tmp_path / "spool").glob("fr-pacs-*")
+    assert sum(file.stat().st_size for file in left.rglob("*") if file.is_file()) > 1_000_000
+    assert await in_thread(killed.end, signal.SIGKILL) == -signal.SIGKILL
+    again = pacs("--hub", options[1], "--spool", str(tmp_path / "spool"))
+    await in_thread(again.until, "unit.ready")
+    assert not left.exists()
+    assert await in_thread(again.end) == -signal.SIGTERM
     await hub.stop()
 
 

@@ -134,7 +134,7 @@ class AlignTests(SynchronousTestCase):
         )
         pose[:3, 3] = (4, -3, 6)
         grid = average.volume(average.t1)
-        back = np.linalg.inv(pose)
+        back = np.asarray(np.linalg.inv(pose), np.float64)
         brain = grid.with_data(volume.transfer(grid, grid, back) * 3 + 0.2)
         mask = grid.with_data(volume.transfer(average.volume(average.mask), grid, back))
         found = align(brain.with_data(brain.data * (mask.data > 0.5)), mask, average)

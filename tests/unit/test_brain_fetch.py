@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.brain.fetch import CHUNKS_AT_ONCE, PayloadBrokenError, fetch, payload_name
-from fr_twisted.brain.workdir import WorkDir, WorkDirError
 from fr_twisted.model import CHUNK_SIZE, PayloadFormat, PayloadRef
+from fr_twisted.ops.workdir import WorkDir, WorkDirError
 from fr_twisted.store.interfaces import PayloadMissingError
 from tests.fakes_store import MemoryStore
 
@@ -167,5 +167,5 @@ class WorkDirTests(SynchronousTestCase):
     def test_locked(self) -> None:
         """The folder is locked as long as it is open."""
         work = self.opened()
-        with (work.path / ".fr-brain-lock").open("r+") as file, self.assertRaises(BlockingIOError):
+        with (work.path / ".fr-lock").open("r+") as file, self.assertRaises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,9 +26,9 @@ from fr_twisted.brain.ipool import (
 from fr_twisted.brain.pool import AnalysisPool
 from fr_twisted.brain.service import BrainService, idle_policy
 from fr_twisted.brain.tenure import Surroundings
-from fr_twisted.brain.workdir import WorkDir
 from fr_twisted.model import CHUNK_SIZE, PayloadFormat, ScanMeta, ScanState, make_report_id
 from fr_twisted.ops.services import IReady, StartError
+from fr_twisted.ops.workdir import WorkDir
 from fr_twisted.store.interfaces import Claim, NewScan, StaleTokenError, StoreError
 from tests.fakes_brain import InlinePool, InlineSlot
 from tests.fakes_store import MemoryStore

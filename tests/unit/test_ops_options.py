@@ -147,6 +147,18 @@ class MistakeTests(OptionsTestCase):
         self.assertIn("nonsense", self.refused(["--nonsense=1"]))
         self.assertIn("Wrong number", self.refused(["extra"]))
 
+    def test_malformedFile(self) -> None:
+        """A line of .env that is no NAME=value stops the unit by its number, and is not shown: it may be secret."""
+        for text in (
+            "A=1\nFR_HUB_LISTEN tcp:1\n",
+            'A=1\nFR_MONGO_URI="mongodb://u:secret@h\n',
+            "A=1\nFR_HUB_LISTEN\n",
+        ):
+            (self.folder / ".env").write_text(text)
+            message = self.refused([])
+            self.assertIn(f"line 2 of the file of settings {self.folder / '.env'}", message)
+            self.assertNotIn("secret", message)
+
     def test_unreadableFile(self) -> None:
         """A file that is no text is named."""
         (self.folder / ".env").write_bytes(b"FR_HUB_NODE=\xff\xfe\n")

@@ -72,7 +72,7 @@ class UnitFileTests(SynchronousTestCase):
     def test_settings(self) -> None:
         """Settings, secrets among them, come from a file and not from the unit file."""
         for unit in ("pacs", "hub", "brain"):
-            self.assertEqual(read(unit)["Service"]["EnvironmentFile"], "/etc/fr/fr.env")
+            self.assertEqual(read(unit)["Service"]["EnvironmentFile"], f"/etc/fr/fr{unit}.env")
 
     def test_hardening(self) -> None:
         """Each is fenced in, runs as a user of its own and writes only where it must."""

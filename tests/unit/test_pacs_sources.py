@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.model import PayloadFormat
 from fr_twisted.pacs import moves
-from fr_twisted.pacs.files import REFUSED, SENT, Stamp, take_stamp, walk
+from fr_twisted.pacs.files import REFUSED, SENT, Skipped, Stamp, take_stamp, walk
 from fr_twisted.pacs.generated import GeneratedSource
 from fr_twisted.pacs.outbox import PacsOutbox
-from fr_twisted.pacs.sources import PathSource
+from fr_twisted.pacs.sources import PathSource, SkipLog
 from fr_twisted.pacs.watch import WatchSource
 from tests.pacs_builders import inline, make_slice, new_folder, write_nifti, write_series, write_slice
 
@@ -58,6 +58,22 @@ class SourceCase(SynchronousTestCase):
         self.assertEqual(len(self.successResultOf(outbox.read(item, 0, item.size))), item.size)
         self.successResultOf(outbox.acknowledged(item, False))
         return item.id
+
+
+class SkipLogTests(SourceCase):
+    """`SkipLog`."""
+
+    def test_wholeSeriesInOneLine(self) -> None:
+        """Many files with one reason are one line with the first name and the count; few are named each."""
+        log = SkipLog()
+        many = [Skipped(self.root / f"{n:02}.dcm", "its series is not whole") for n in range(20)]
+        few = [Skipped(self.root / f"{n}.txt", "no scan") for n in range(2)]
+        log.say([*many, *few])
+        log.say(many)
+        said = [e for e in self.events if e.get("event") == "file.skipped"]
+        loud = [(e["path"], e.get("count")) for e in said if e["log_level"].name == "warn"]
+        self.assertEqual(loud, [("00.dcm", 19), ("0.txt", None), ("1.txt", None)])
+        self.assertEqual(len(said), 22)
 
 
 class PathSourceTests(SourceCase):

@@ -17,7 +17,7 @@ METHOD = (
     " template's tissue maps and neighbouring voxels (Gaussian mixture with partial volumes, Markov random field). The"
     " template is not warped beyond the affine alignment; ventricles, lesions and regions are not measured."
     " Intracranial volume is that of the stripped brain with the fluid about it; what the net leaves out at the skull"
-    " is missing from the fluid. Accuracy was measured on generated scans that rest on the anatomy of one real head."
+    " is missing from the fluid. Its accuracy was not yet measured on data set aside for that."
 )
 
 BY_VOXEL = "Each voxel is counted as the tissue that fills most of it."
@@ -65,7 +65,7 @@ class Quality(_Model):
     """How far the volumes can be trusted."""
 
     alignment_score: FiniteFloat = Field(
-        description="correlation with the aligned template; 0.92 to 0.96 is usual"
+        description="correlation with the aligned template; above 0.92 is usual"
     )
     coverage: FiniteFloat = Field(description="part of the template's brain inside the field of view, 0..1")
     grey_white_cnr: FiniteFloat = Field(

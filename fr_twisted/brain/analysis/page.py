@@ -84,7 +84,7 @@ def _volumes(found: Findings) -> str:
 def _quality(found: Findings) -> dict[str, str]:
     quality = found.quality
     return {
-        "Match with the template": f"{quality.alignment_score:.3f} (usual: 0.92 to 0.96)",
+        "Match with the template": f"{quality.alignment_score:.3f} (usual: above 0.92)",
         "Brain inside the field of view": f"{quality.coverage:.1%}",
         "Grey/white contrast to noise": f"{quality.grey_white_cnr:.1f}",
         "Coil brightness range": f"{quality.non_uniformity:.0%} (corrected)",

@@ -60,6 +60,6 @@ def measure(head: Volume, stored: findings.Geometry) -> tuple[Findings, NDArray[
 
 def priors(brain: Volume, alignment: Alignment, average: template.Template) -> NDArray[np.float32]:
     """Return the probability of fluid, grey and white matter (3, i, j, k) by the aligned template."""
-    back = np.linalg.inv(alignment.matrix)
+    back = np.asarray(np.linalg.inv(alignment.matrix), np.float64)
     grey, white = (transfer(average.volume(part), brain, back) for part in (average.grey, average.white))
     return np.stack([np.clip(1 - grey - white, 0, 1), grey, white])

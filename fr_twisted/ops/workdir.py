@@ -1,4 +1,4 @@
-"""The folder of one running BRAIN, with a folder for each scan under analysis. Blocking calls, for a thread."""
+"""The private folder of one running unit, for scans on their way through it. Blocking calls, for a thread."""
 
 import fcntl
 import os
@@ -9,28 +9,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PREFIX = "fr-brain-"
-_LOCK = ".fr-brain-lock"
+_LOCK = ".fr-lock"
 
 
 class WorkDirError(Exception):
     """The folder cannot be used; one line that says why."""
 
 
-def default_base() -> Path:
+def default_base(unit: str = "brain") -> Path:
     """Return the base folder that is used when none is configured: one a user, in the system's temporary folder."""
-    return Path(tempfile.gettempdir()) / f"fr-brain-{os.getuid()}"
+    return Path(tempfile.gettempdir()) / f"fr-{unit}-{os.getuid()}"
 
 
 class WorkDir:
     """A private folder (mode 0700) in ``base``, held by a lock that ends with this process, however it ends.
 
-    So a folder whose lock is free belonged to a BRAIN that was killed, and its images of patients are removed.
+    So a folder whose lock is free belonged to a unit that was killed, and its images of patients are removed.
     """
 
-    def __init__(self, base: Path | None, node: str) -> None:
-        """Take the base folder, None for `default_base`, and the node's name."""
-        self._base = base or default_base()
+    def __init__(self, base: Path | None, node: str, unit: str = "brain") -> None:
+        """Take the base folder, None for `default_base`, the node's name, and the unit's: brain or pacs."""
+        self._default = default_base(unit)
+        self._base = base or self._default
+        self._prefix = f"fr-{unit}-"
         self._node = node
         self._path: Path | None = None
         self._lock: int | None = None
@@ -52,9 +53,9 @@ class WorkDir:
             self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner()
             with _locked(self._base / _LOCK):
-                removed = sum(_remove_if_left(path) for path in self._base.glob(_PREFIX + "*"))
+                removed = sum(_remove_if_left(path) for path in self._base.glob(self._prefix + "*"))
                 self._path = Path(
-                    tempfile.mkdtemp(prefix=f"{_PREFIX}{self._node}-", dir=self._base)
+                    tempfile.mkdtemp(prefix=f"{self._prefix}{self._node}-", dir=self._base)
                 ).absolute()
                 self._lock = _take(self._path / _LOCK, os.O_CREAT)
         except OSError as error:
@@ -82,14 +83,14 @@ class WorkDir:
 
     def _check_owner(self) -> None:
         """Refuse a folder that another user could have prepared for us in a place that all may write to."""
-        found = self._base.lstat() if self._base == default_base() else self._base.stat()
-        if not stat.S_ISDIR(found.st_mode) or (self._base == default_base() and found.st_uid != os.getuid()):
+        found = self._base.lstat() if self._base == self._default else self._base.stat()
+        if not stat.S_ISDIR(found.st_mode) or (self._base == self._default and found.st_uid != os.getuid()):
             raise WorkDirError(f"the work folder {self._base} is not a folder of our own; name another one")
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait for the lock that keeps BRAINs from sweeping each other's folders while these come into being."""
+    """Wait for the lock that keeps units from sweeping each other's folders while these come into being."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
