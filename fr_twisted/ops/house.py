@@ -289,6 +289,7 @@ class House:
         self._screen.plain()
         for line in self.tally.table():
             self._screen.plain(line)
+        self._screen.plain("seconds: from the scan sent (acknowledged) to its report on the PACS's disk")
         pages = [scan.report / "report.html" for scan in self.tally.scans.values() if scan.report is not None]
         self._screen.plain()
         for page in pages:
