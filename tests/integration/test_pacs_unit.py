@@ -213,6 +213,7 @@ async def test_killed_leaves_no_payload(pacs: Callable[..., Daemon], tmp_path: P
     [left] = (tmp_path / "spool").glob("fr-pacs-*")
     assert sum(file.stat().st_size for file in left.rglob("*") if file.is_file()) > 1_000_000
     assert await in_thread(killed.end, signal.SIGKILL) == -signal.SIGKILL
+    hub.intake.release(len(hub.intake.held))
     again = pacs("--hub", options[1], "--spool", str(tmp_path / "spool"))
     await in_thread(again.until, "unit.ready")
     assert not left.exists()
