@@ -12,10 +12,11 @@ BIN := $(VENV)/bin
 TWISTD := $(BIN)/twistd -n --pidfile=
 INSTALLED := $(VENV)/.fr-installed
 LINTERS := $(VENV)/.fr-linters
-DATA_TOOLS := $(VENV)/.fr-data-tools
+DATA_VENV ?= .venv-data
+DATA_TOOLS := $(DATA_VENV)/.fr-data-tools
 CODE := fr_twisted tests twisted scripts
 
-.PHONY: all demo hub brain pacs store tests coverage lint bench data clean help install
+.PHONY: all demo hub brain pacs store tests coverage lint bench accuracy data clean help install
 
 all: $(INSTALLED) ## everything in one terminal: sends SCANS=4 scans, stays up until Ctrl-C
 	@$(BIN)/python -m fr_twisted.ops.house --scans $(SCANS) --stay $(ARGS)
@@ -48,9 +49,12 @@ lint: $(LINTERS) ## black, isort, ruff, mypy strict
 bench: $(INSTALLED) ## measure the figures of docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+accuracy: $(INSTALLED) ## measure how true the numbers are; writes docs/accuracy.md (about 20 minutes of two cores)
+	$(BIN)/python -m tests.accuracy $(ARGS)
+
 data: $(DATA_TOOLS) ## make the shipped data files again, from packages of the package index
-	$(BIN)/python scripts/make_brain_data.py
-	$(BIN)/python scripts/make_pacs_data.py
+	$(DATA_VENV)/bin/python scripts/make_brain_data.py
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(DATA_VENV)/bin/python scripts/make_pacs_data.py
 
 install: $(INSTALLED) ## only make .venv
 
@@ -84,6 +88,8 @@ $(LINTERS): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
 	@touch $@
 
-$(DATA_TOOLS): $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data]'
+# antspyx holds numpy and scipy back: what makes the data has an environment of its own.
+$(DATA_TOOLS): setup.cfg | $(VENV)/bin/python
+	@$(BIN)/python -m venv $(DATA_VENV)
+	@$(DATA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[data]'
 	@touch $@

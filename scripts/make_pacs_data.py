@@ -1,15 +1,24 @@
-"""Make the data of the scan generator from the MNI152 template in the nilearn wheel; the same bytes every time.
+#!/usr/bin/env python3
+"""Make the label head of the scan generator from the scan of one real person, Colin27; the same bytes every time.
 
-Usage: ``python scripts/make_pacs_data.py [--out FOLDER]`` (needs numpy, scipy, nibabel and pip).
+    python scripts/make_pacs_data.py [--out FOLDER]
 
-Writes ``mni152_head.npz.xz``, an xz-compressed NumPy archive of uint8 arrays on 1 mm grids (axes x to the right, y to
-the front, z up; millimetres of MNI space):
+Needs ``pip install fr-twisted[data]``, Debian's ``apt-get`` and ``dpkg-deb``, and some ten minutes of one core.
+Downloads, by name, version and SHA-256: Debian's ``mricron-data`` (the T1 scan ``ch2.nii.gz``: 27 scans of one man,
+averaged, 1 mm) and the ``nilearn`` wheel (the MNI ICBM152 2009a symmetric average with its tissue maps).
 
-- ``t1``, ``gm``, ``wm``: the skull-stripped T1 template (0..255) and the tissue probabilities (0..255 for 0..1) of
-  the ICBM152 2009a symmetric average, cropped to the brain; unchanged otherwise. - ``head``: a label a voxel of a
-  larger grid (see `Tissue`): the brain mask, and a head built around it from dilations of the mask and simple
-  solids. The head is a drawing, not anybody's anatomy. - ``brain_origin``, ``head_origin``: MNI coordinates of the
-  first voxels, mm.
+How the labels come about, none of it with the segmentation of the analysis that the generated scans are to try:
+
+1. The inside of the skull: deepbet's two nets (arXiv 2308.07003) on the published grid of 256, threshold 0.5.
+2. ANTs (antspyx): N4 correction; SyN registration of the average to Colin27 (Avants et al. 2008, doi:10.1016/
+   j.media.2007.06.004); Atropos classification with the registered tissue maps as priors, weight 0.25 (Avants et al.
+   2011, doi:10.1007/s12021-011-9109-y). One thread and fixed seeds.
+3. Ventricles: the average's, registered, grown over fluid that touches. Deep grey matter: by place, prior, brightness.
+4. Outside: seven classes of brightness. Between the halves of the brain: the registered plane x = 0 of the average.
+
+Writes ``colin27_labels.npz.xz`` (``labels`` uint8 (X, Y, Z) of `Tissue`, axes to the right, front, top, 1 mm;
+``origin``: stereotaxic mm of the first voxel; ``midline`` int8 (Y, Z): x of that plane, tenths of a mm), its licence
+and SHA256SUMS.
 """
 
 import argparse
@@ -17,6 +26,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,258 +34,308 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+# Threads change the order of sums, and the seed draws the points at which registration compares images.
+os.environ |= {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "ANTS_RANDOM_SEED": "27"}
+
+import ants
 import nibabel
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import scipy.ndimage
 
-from fr_twisted.pacs.head import DATA_FILE, Tissue
-
-VERSION = "0.14.1"
-WHEEL_SHA256 = "725206484e9fb3f6691f9c2d20204a068759d5072f12055324702ee0cb2bbe8a"
-MEMBER = "nilearn/datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
-HEAD_ORIGIN = np.array((-94.0, -128.0, -122.0))
-HEAD_SHAPE = (189, 248, 226)
-NOISE_SEED = 152
+from fr_twisted.pacs.generator.head import DATA_FILE, Tissue
 
 ndimage: Any = scipy.ndimage  # whose names are made at run time, unseen by type checkers
 
-Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.uint8]
+Origin = npt.NDArray[np.float64]
+
+DEBIAN = "mricron-data=1.2.20211006+dfsg-4"
+SCAN = "usr/share/mricron/templates/ch2.nii.gz"
+SCAN_SHA256 = "a009051127f64dc3dd554d5f5b589870ea72106d9642c21b4e7093e478cfc309"
+COPYRIGHT = "usr/share/doc/mricron-data/copyright"
+WHEEL = "nilearn==0.14.1"
+WHEEL_SHA256 = "725206484e9fb3f6691f9c2d20204a068759d5072f12055324702ee0cb2bbe8a"
+MEMBER = "nilearn/datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+NETS = Path(__file__).resolve().parent.parent / "fr_twisted" / "brain" / "analysis" / "data"
+
+SEED = 27
+CLASSES = {"csf": Tissue.FLUID, "gm": Tissue.GREY, "wm": Tissue.WHITE}
+HEAD_STEPS = (12, 40, 70, 100, 140, 190)
+"""Between the seven brightness classes outside the skull, of 255."""
+
+GROWTH = {"lateral": 3, "middle": 1}
+"""Voxels that the ventricles may reach over fluid beyond their registered places; the third borders on cisterns."""
+
+SMALLEST_PART = 100
+"""Voxels of a part of the ventricles; less is a stray."""
+
+NOTICE = """\
+colin27_labels.npz.xz is made from ch2.nii.gz of the Debian package mricron-data 1.2.20211006+dfsg-4 (MRIcron): the
+Colin27 average, 27 T1-weighted scans of one person registered and averaged. Each voxel was replaced by a label;
+registered maps of the MNI ICBM152 non-linear symmetric average (2009a, as the nilearn package carries it) helped to
+find them. scripts/make_pacs_data.py says how.
+References: C.J. Holmes et al., J Comput Assist Tomogr 22(2), 1998; V.S. Fonov et al., NeuroImage 54(1), 2011; V.S.
+Fonov et al., NeuroImage 47 S1, 2009.
+
+Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
+University. Permission to use, copy, modify, and distribute this software and its documentation for any purpose and
+without fee is hereby granted, provided that the above copyright notice appear in all copies. The authors and McGill
+University make no representations about the suitability of this software for any purpose. It is provided "as is"
+without express or implied warranty. The authors are not responsible for any data loss, equipment damage, property
+loss, or injury to subjects or patients resulting from the use or misuse of this software package.
+
+The package mricron-data is under this licence (BSD-3-Clause):
+
+Copyright 2006-2010, Chris Rorden
+
+"""
 
 
-def main() -> None:
-    """Download, check, build, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=DATA_FILE.parent, help="folder to write to")
-    out = parser.parse_args().out / DATA_FILE.name
-    out.write_bytes(build())
-    digest = hashlib.sha256(out.read_bytes()).hexdigest()
-    print(f"{out}: {out.stat().st_size} bytes, sha256 {digest}")
-
-
-def build() -> bytes:
-    """Return the bytes of the data file."""
-    maps, affine = template()
-    inside = maps["t1"] > 0
-    lows = np.argwhere(inside).min(0)
-    highs = np.argwhere(inside).max(0) + 1
-    box = tuple(slice(int(low), int(high)) for low, high in zip(lows, highs, strict=True))
-    origin = affine[:3, 3] + lows
-    brain = {
-        name: np.ascontiguousarray(np.where(inside, volume, 0)[box], np.uint8)
-        for name, volume in maps.items()
-    }
-    archive = io.BytesIO()
-    np.savez(
-        archive,
-        allow_pickle=False,
-        **brain,
-        head=draw_head(brain["t1"] > 0, origin),
-        brain_origin=origin.astype(np.float32),
-        head_origin=HEAD_ORIGIN.astype(np.float32),
-    )
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]
-    return lzma.compress(archive.getvalue(), filters=filters)
-
-
-def template() -> tuple[dict[str, npt.NDArray[np.uint8]], npt.NDArray[np.float64]]:
-    """Return the T1, GM and WM volumes of the wheel and their affine (voxel to MNI mm).
+def fetch_scan(folder: Path) -> tuple[Floats, Origin, str]:
+    """Return Colin27 (X, Y, Z), the mm of its first voxel, and the BSD licence text of its package.
 
     Raises:
-        SystemExit: the wheel is not the one these figures were made with.
+        SystemExit: it is not the expected file.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
-        subprocess.run([*pip, f"nilearn=={VERSION}"], check=True)
-        (wheel,) = Path(folder).glob("*.whl")
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_SHA256:
-            raise SystemExit(f"{wheel.name} does not have the expected sha256 {WHEEL_SHA256}")
-        with zipfile.ZipFile(wheel) as archive:
-            raw = {name: gzip.decompress(archive.read(MEMBER.format(name))) for name in ("t1", "gm", "wm")}
-    images: dict[str, Any] = {name: nibabel.Nifti1Image.from_bytes(data) for name, data in raw.items()}
-    return {name: np.asanyarray(image.dataobj) for name, image in images.items()}, images["t1"].affine
+    subprocess.run(["apt-get", "download", "--quiet", DEBIAN], cwd=folder, check=True)
+    (package,) = folder.glob("mricron-data_*.deb")
+    subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True)
+    content = (folder / SCAN).read_bytes()
+    _check(content, SCAN_SHA256, SCAN)
+    image: Any = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
+    licence = (folder / COPYRIGHT).read_text(encoding="utf-8").split("License: BSD-3-clause\n")[-1]
+    text = "\n".join("" if line.strip() == "." else line.strip() for line in licence.strip().splitlines())
+    return np.asanyarray(image.dataobj).astype(np.float32), image.affine[:3, 3], text + "\n"
 
 
-def draw_head(brain: Mask, origin: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Return the labels of a head around the brain mask whose first voxel lies at ``origin`` (mm)."""
-    mask = np.zeros(HEAD_SHAPE, bool)
-    start = np.round(origin - HEAD_ORIGIN).astype(int)
-    mask[tuple(slice(s, s + n) for s, n in zip(start, brain.shape, strict=True))] = brain
-    mask = ndimage.binary_fill_holes(mask)
-    x, y, z = (axis.astype(np.float32) for axis in np.ogrid[tuple(slice(0, n) for n in HEAD_SHAPE)])
-    x, y, z = x + np.float32(HEAD_ORIGIN[0]), y + np.float32(HEAD_ORIGIN[1]), z + np.float32(HEAD_ORIGIN[2])
-    noise = smooth_noise(9.0), smooth_noise(5.0)
-    labels = np.full(HEAD_SHAPE, Tissue.AIR, np.uint8)
-    vault = closed(mask & (z > -66), 22.0)
-    draw_face(labels, vault, (x, y, z), noise)
-    draw_skull(labels, vault, mask, (x, y, z), noise)
-    draw_spine(labels, mask, (x, y, z))
-    labels[mask] = Tissue.BRAIN
+def fetch_average(folder: Path) -> tuple[dict[str, Floats], Origin]:
+    """Return ``t1``, ``gm`` and ``wm`` (0 to 1) of the MNI average, (X, Y, Z), and the mm of the first voxel.
+
+    Raises:
+        SystemExit: it is not the expected file.
+    """
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    subprocess.run([*pip, WHEEL], check=True)
+    (wheel,) = folder.glob("nilearn-*.whl")
+    _check(wheel.read_bytes(), WHEEL_SHA256, wheel.name)
+    maps = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for name in ("t1", "gm", "wm"):
+            content = gzip.decompress(archive.read(MEMBER.format(name)))
+            image: Any = nibabel.Nifti1Image.from_bytes(content)
+            maps[name] = np.asanyarray(image.dataobj).astype(np.float32)
+    return {"t1": maps["t1"], "gm": maps["gm"] / 255, "wm": maps["wm"] / 255}, image.affine[:3, 3]
+
+
+def _check(content: bytes, digest: str, name: str) -> None:
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise SystemExit(f"{name} is not the file that was expected: its SHA-256 differs")
+
+
+def skull_inside(scan: Floats) -> Mask:
+    """Return the inside of the skull as deepbet finds it: a box on a 128 grid, then the mask on a 256 grid."""
+    small = nearest(scan, (128,) * 3)
+    low, high = np.quantile(small, [0.005, 0.995]).tolist()
+    seen = largest(_run_net("bbox.onnx", small, low, high) > 0.5)
+    box = []
+    for axis, size in enumerate(scan.shape):
+        planes = np.flatnonzero(seen.mean(axis=tuple(a for a in range(3) if a != axis)) > 0.02)
+        middle = round((planes[-1] + 1 + planes[0]) / 2 * size / 128)
+        length = round((planes[-1] + 1 - planes[0]) * size / 128 * 1.2)
+        box.append(slice(max(0, int(middle - length / 2)), min(size, int(middle + length / 2))))
+    part = scan[tuple(box)]
+    mask = np.zeros(scan.shape, bool)
+    mask[tuple(box)] = nearest(_run_net("brain.onnx", nearest(part, (256,) * 3), low, high), part.shape) > 0.5
+    return np.asarray(ndimage.binary_fill_holes(largest(mask)), bool)
+
+
+def _run_net(name: str, image: Floats, low: float, high: float) -> Floats:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    net = onnxruntime.InferenceSession(str(NETS / name), options, providers=["CPUExecutionProvider"])
+    x = np.clip((image - low) / (high - low), 0, 1)
+    x = (0.226 * (x - x.mean()) / x.std(ddof=1) + 0.449).astype(np.float32)
+    return np.asarray(net.run(["y"], {"x": x[None, None]})[0][0, 1], np.float32)
+
+
+def nearest(data: Floats, shape: tuple[int, ...]) -> Floats:
+    """Return ``data`` resized to ``shape`` by the nearest voxel centre."""
+    index = [((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(shape, data.shape, strict=True)]
+    return np.ascontiguousarray(data[np.ix_(*index)])
+
+
+def largest(mask: Mask) -> Mask:
+    """Return the largest part of voxels that share at least a corner."""
+    parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray(parts == sizes.argmax())
+
+
+def places(shape: tuple[int, ...], origin: Origin) -> tuple[Floats, Floats, Floats]:
+    """Return x, y and z in mm, as arrays that broadcast to ``shape``."""
+    x, y, z = (axis + float(o) for axis, o in zip(np.ogrid[tuple(map(slice, shape))], origin, strict=True))
+    return x, y, z
+
+
+def add_ventricles(maps: dict[str, Floats], origin: Origin) -> None:
+    """Add to the average's maps its fluid, its ventricles (lateral; third and fourth as ``middle``) and x in mm.
+
+    Lateral: the part of 12 to 25 mL, across the midline, of what is mostly fluid and over 6 mm under the surface.
+    Third: the fluid between the thalami. Fourth: the largest dark part in its box behind the brain stem.
+    """
+    mask = ndimage.binary_fill_holes(maps["t1"] > 0)
+    maps["csf"] = (np.clip(1 - maps["gm"] - maps["wm"], 0, 1) * mask).astype(np.float32)
+    depth = ndimage.distance_transform_edt(mask)
+    x, y, z = places(mask.shape, origin)
+    maps["x"] = np.broadcast_to(x, mask.shape).astype(np.float32)
+    parts, count = ndimage.label((maps["csf"] > 0.5) & (depth > 6))
+    sizes = np.bincount(parts.ravel())
+    middles = ndimage.mean(maps["x"], parts, range(count + 1))
+    lateral = [n for n in range(1, count + 1) if 12_000 < sizes[n] < 25_000 and abs(middles[n]) < 2]
+    maps["lateral"] = np.isin(parts, lateral).astype(np.float32)
+    third = (np.abs(x) < 5) & (y > -26) & (y < 4) & (z > -13) & (z < 9) & (maps["csf"] > 0.3)
+    box = (np.abs(x) < 13) & (y > -58) & (y < -32) & (z > -46) & (z < -20)
+    fourth = largest(box & (maps["t1"] < 150) & (maps["csf"] > 0.35) & (depth > 8))
+    maps["middle"] = (third | fourth).astype(np.float32)
+
+
+def register(
+    scan: Floats, inside: Mask, origin: Origin, maps: dict[str, Floats], average_origin: Origin
+) -> tuple[dict[str, Floats], Labels]:
+    """Return the average's maps on the grid of the scan (``t1``: the scan itself, N4-corrected), Atropos' classes."""
+
+    def image(data: Any, first: Origin) -> Any:
+        # Both images have the same axes, so ITK may take right, front, top for its own directions.
+        floats = np.ascontiguousarray(data, np.float32)
+        return ants.from_numpy(floats, origin=first.tolist(), spacing=(1.0,) * 3, direction=np.eye(3))
+
+    mask = image(inside, origin)
+    corrected = ants.n4_bias_field_correction(image(scan, origin), mask=mask, shrink_factor=4).numpy()
+    brain = image(corrected * inside, origin)
+    moved = ants.registration(
+        brain, image(maps["t1"], average_origin), "SyN", reg_iterations=(40, 20, 10), random_seed=SEED
+    )
+    warped = {
+        name: ants.apply_transforms(brain, image(data, average_origin), moved["fwdtransforms"]).numpy()
+        for name, data in maps.items()
+    }
+    priors = np.stack([warped[name] for name in CLASSES]) + np.float32(1e-3)
+    priors *= inside / priors.sum(0)
+    found = ants.atropos(
+        a=brain,
+        x=mask,
+        i=[image(p, origin) for p in priors],
+        m="[0.1,1x1x1]",
+        c="[10,0]",
+        priorweight=0.25,
+        r="0",  # the order in which voxels are visited is drawn, from a constant seed instead of the clock
+    )
+    return warped | {"t1": corrected}, found["segmentation"].numpy().astype(np.uint8)
+
+
+def tissues(maps: dict[str, Floats], classes: Labels, inside: Mask, origin: Origin) -> Labels:
+    """Return the labels inside the skull: classes smoothed by a vote of neighbours, deep grey matter, ventricles."""
+    labels = np.zeros(classes.shape, np.uint8)
+    votes = []
+    for tissue in CLASSES.values():
+        own = (classes == int(tissue)).astype(np.float32)
+        votes.append(ndimage.uniform_filter(own, 3) + 0.25 * own)
+    labels[inside] = np.array(list(CLASSES.values()), np.uint8)[np.argmax(votes, 0)[inside]]
+    labels[deep_grey(maps, labels, inside, origin)] = Tissue.DEEP_GREY
+    labels[ventricles(maps, labels)] = Tissue.VENTRICLE
     return labels
 
 
-def outside_distance(mask: Mask) -> Floats:
-    """Return each voxel's distance to the mask in mm, 0 inside."""
-    distance: Floats = ndimage.distance_transform_edt(~mask).astype(np.float32)
-    return distance
+def deep_grey(maps: dict[str, Floats], labels: Labels, inside: Mask, origin: Origin) -> Mask:
+    """Return caudate, putamen, thalamus and their neighbours: central, and grey by class or by prior and brightness.
 
-
-def closed(mask: Mask, radius: float) -> Mask:
-    """Return the morphological closing of the mask by a ball of ``radius`` mm, smoothed."""
-    pad = int(radius) + 1
-    grown = np.pad(outside_distance(mask) <= radius, pad, mode="edge")
-    shrunk: Floats = ndimage.distance_transform_edt(grown).astype(np.float32)
-    inner = tuple(slice(pad, -pad) for _ in range(3))
-    smooth: Mask = (ndimage.gaussian_filter((shrunk > radius).astype(np.float32), 2.0)[inner] > 0.5) | mask
-    return smooth
-
-
-def smooth_noise(sigma: float) -> Floats:
-    """Return repeatable noise with a correlation length of ``sigma`` mm, mean 0 and deviation 1."""
-    rng = np.random.default_rng(NOISE_SEED + int(sigma))
-    field: Floats = ndimage.gaussian_filter(
-        rng.standard_normal(HEAD_SHAPE, dtype=np.float32), sigma, mode="wrap"
+    Their brightness lies between grey and white matter, so Atropos calls part of them white.
+    """
+    x, y, z = places(inside.shape, origin)
+    box = (np.abs(x) < 36) & (y > -36) & (y < 26) & (z > -14) & (z < 24)
+    central = box & (ndimage.distance_transform_edt(inside) > 24)
+    grey, white = (
+        float(np.median(maps["t1"][labels == int(tissue)])) for tissue in (Tissue.GREY, Tissue.WHITE)
     )
-    return field / field.std()
+    dim = ndimage.gaussian_filter(maps["t1"], 1.0) < white - 0.25 * (white - grey)
+    greyish = (labels == Tissue.GREY) | ((labels == Tissue.WHITE) & dim & (maps["gm"] > 0.35))
+    return np.asarray(ndimage.binary_opening(central & greyish), bool)
 
 
-def ball(
-    axes: tuple[Floats, Floats, Floats], centre: tuple[float, float, float], radii: tuple[float, ...]
-) -> Floats:
-    """Return the normalised distance from ``centre``: below 1 is inside the ellipsoid with ``radii`` (mm)."""
-    return np.sqrt(sum(((a - c) / r) ** 2 for a, c, r in zip(axes, centre, radii, strict=True)))
+def ventricles(maps: dict[str, Floats], labels: Labels) -> Mask:
+    """Return the registered ventricles where fluid is, grown over fluid that touches, and what lies deep in them."""
+    fluid = labels == Tissue.FLUID
+    found = np.zeros(labels.shape, bool)
+    for name, growth in GROWTH.items():
+        core = maps[name] > 0.4
+        found |= ndimage.binary_dilation(core & fluid, iterations=growth, mask=fluid)
+        found |= ndimage.binary_erosion(core)  # the choroid plexus is as bright as grey matter
+    parts, _ = ndimage.label(found)
+    return np.asarray(found & (np.bincount(parts.ravel())[parts] >= SMALLEST_PART))
 
 
-def draw_face(
-    labels: Any, vault: Mask, axes: tuple[Floats, Floats, Floats], noise: tuple[Floats, Floats]
-) -> None:
-    """Draw skin, fat, muscle, the face's bones, eyes and airways into ``labels``."""
-    x, y, z = axes
-    neck_y = -18 + 0.28 * (z + 120) * -1 + 10
-    neck = (np.hypot(x / 60, (y - neck_y) / 62) < 1) & (z < -40)
-    face = ball(axes, (0, 40, -62), (66, 58, 74)) < 1
-    jaw = ball(axes, (0, 62, -104), (44, 36, 30)) < 1
-    drop = np.clip((-22 - z) / 36, 0, 1)
-    nose = (np.hypot(x / (5 + 11 * drop), (y - 84) / (8 + 22 * drop)) < 1) & (z < -22) & (z > -60)
-    brow = ball(axes, (0, 66, -12), (52, 26, 30)) < 1
-    ears = ball((abs(x), y, z), (74, -24, -34), (9, 16, 28)) < 1
-    solid = (outside_distance(vault) < 15) | neck | face | jaw | brow
-    solid = ndimage.gaussian_filter(solid.astype(np.float32), 5.0) > 0.5
-    solid = (ndimage.gaussian_filter((solid | nose | ears).astype(np.float32), 2.0) > 0.45) | (
-        solid & (z < -115)
+def outside(scan: Floats, inside: Mask) -> Labels:
+    """Return the labels of the head outside the skull's inside: classes of brightness, air around it."""
+    smooth = ndimage.median_filter(scan, 3)
+    head = ndimage.binary_fill_holes(ndimage.binary_opening(smooth > HEAD_STEPS[0]))
+    classes = np.digitize(smooth, HEAD_STEPS) + int(Tissue.HEAD_1)
+    return np.where(head & ~inside, classes, int(Tissue.AIR)).astype(np.uint8)
+
+
+def midline(x: Floats, inside: Mask, origin: Origin) -> npt.NDArray[np.int8]:
+    """Return where ``x`` (the average's, registered) is 0 for each y and z, in tenths of a mm of the scan's x."""
+    found = np.full(x.shape[1:], np.nan)
+    left = inside[:-1] & inside[1:] & (x[:-1] < 0) & (x[1:] >= 0)
+    for i, j, k in np.argwhere(left):
+        found[j, k] = origin[0] + i - x[i, j, k] / (x[i + 1, j, k] - x[i, j, k])
+    missing = np.isnan(found)
+    index = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return np.round(ndimage.gaussian_filter(found[tuple(index)], 2.0) * 10).astype(np.int8)
+
+
+def pack(**arrays: npt.NDArray[Any]) -> bytes:
+    """Return the arrays as an xz-compressed NumPy archive."""
+    archive = io.BytesIO()
+    np.savez(archive, allow_pickle=False, **arrays)
+    options = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}
+    return lzma.compress(archive.getvalue(), filters=[options])
+
+
+def make(out: Path) -> None:
+    """Write the data file, its licence notice and ``SHA256SUMS`` into ``out``."""
+    with tempfile.TemporaryDirectory() as folder:
+        scan, origin, licence = fetch_scan(Path(folder))
+        maps, average_origin = fetch_average(Path(folder))
+    add_ventricles(maps, average_origin)
+    inside = skull_inside(scan)
+    warped, classes = register(scan, inside, origin, maps, average_origin)
+    labels = tissues(warped, classes, inside, origin) + outside(scan, inside)
+    content = pack(
+        labels=labels, origin=origin.astype(np.int16), midline=midline(warped["x"], inside, origin)
     )
-    depth = ndimage.distance_transform_edt(np.pad(solid, ((0, 0), (0, 0), (12, 0)), mode="edge"))[:, :, 12:]
-    labels[solid] = Tissue.MUSCLE
-    wide, fine = noise
-    labels[solid & (fine + 0.6 * wide > 1.0)] = Tissue.FAT
-    labels[solid & (abs(wide) < 0.10) & (z < -30)] = Tissue.FAT
-    labels[solid & (depth < 4.5 + 1.5 * wide)] = Tissue.FAT
-    labels[solid & (depth < 1.6)] = Tissue.SKIN
-    draw_bones(labels, solid & (depth > 5), axes)
-    draw_eyes(labels, axes)
-    draw_airways(labels, solid, axes, fine)
+    files = {DATA_FILE.name: content, "LICENSE.colin27.txt": (NOTICE + licence).encode()}
+    sums = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())]
+    files["SHA256SUMS"] = "".join(sums).encode()
+    out.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (out / name).write_bytes(data)
+        print(f"{name}: {len(data)} bytes")
+    for tissue in Tissue:
+        print(f"{tissue.name.lower()}: {(labels == int(tissue)).sum() / 1000:.1f} mL")
 
 
-def draw_bones(labels: Any, deep: Mask, axes: tuple[Floats, Floats, Floats]) -> None:
-    """Draw jaws with marrow, and the bone around the orbits."""
-    x, y, z = axes
-    lower = np.hypot(x / 43, (y - 40) / 46)
-    mandible = deep & (abs(lower - 0.92) < 0.14) & (abs(z + 104) < 11) & (y > 20)
-    ramus = deep & (abs(abs(x) - 46) < 5) & (abs(y - 18) < 15) & (z < -48) & (z > -112)
-    upper = deep & (abs(np.hypot(x / 33, (y - 46) / 42) - 0.86) < 0.17) & (abs(z + 78) < 8) & (y > 46)
-    for bone in (mandible, ramus, upper):
-        labels[bone] = Tissue.BONE
-        labels[ndimage.binary_erosion(bone, iterations=2)] = Tissue.MARROW
-    zygoma = deep & (abs(abs(x) - 55) < 3.5) & (abs(z + 50) < 6) & (y > 10) & (y < 60)
-    labels[zygoma] = Tissue.BONE
-
-
-def draw_eyes(labels: Any, axes: tuple[Floats, Floats, Floats]) -> None:
-    """Draw the orbits: a cone of fat, four straight muscles, the globe with its lens, the nerve."""
-    x, y, z = axes
-    side = abs(x)
-    along = np.clip((y - 18) / 44, 0, 1)
-    axis = 12 + 20 * along
-    off = np.hypot(side - axis, z + 37)
-    cone = (off < 4 + 15 * along) & (y > 18) & (y < 70)
-    labels[cone] = Tissue.FAT
-    rim = abs(np.maximum(abs(side - axis), abs(z + 37)) - (2.5 + 11 * along)) < 1.6
-    labels[cone & rim & (y < 60) & (np.minimum(abs(side - axis), abs(z + 37)) < 4)] = Tissue.MUSCLE
-    labels[(off < 2) & (y > 18) & (y < 54)] = Tissue.MUSCLE
-    globe = ball((side, y, z), (32, 63, -37), (12.2, 12.2, 12.2))
-    labels[globe < 1.1] = Tissue.MUSCLE
-    labels[globe < 1] = Tissue.VITREOUS
-    labels[ball((side, y, z), (32, 72, -37), (5, 2.2, 5)) < 1] = Tissue.SKIN
-
-
-def draw_airways(labels: Any, solid: Mask, axes: tuple[Floats, Floats, Floats], fine: Floats) -> None:
-    """Draw nasal cavity with turbinates, sinuses, mouth and pharynx: air with a lining."""
-    x, y, z = axes
-    side = abs(x)
-    nasal = (
-        (side > 1.2)
-        & (side < 11 - 0.12 * np.clip(z + 62, 0, 60))
-        & (y > 24)
-        & (y < 84)
-        & (z > -66)
-        & (z < -26)
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Make the data file of the scan generator.")
+    parser.add_argument(
+        "--out", type=Path, default=DATA_FILE.parent, help="folder to write to (default: %(default)s)"
     )
-    sinus = ball((side, y, z), (25, 48, -58), (12, 15, 15)) < 1
-    sphenoid = ball((side, y, z), (8, 22, -36), (7, 10, 8)) < 1
-    frontal = ball((side, y, z), (9, 74, -12), (9, 4.5, 11)) < 1
-    mouth = ball(axes, (0, 52, -92), (23, 30, 3)) < 1
-    pharynx = (np.hypot(x / 13, (y - 15 - 0.1 * (z + 60)) / 6) < 1) & (z < -54)
-    air = (nasal | sinus | sphenoid | frontal | mouth | pharynx) & solid
-    labels[ndimage.binary_dilation(air, iterations=2) & solid & ~air] = Tissue.BONE
-    labels[ndimage.binary_dilation(air, iterations=1) & solid & ~air] = Tissue.MUSCLE
-    labels[air] = Tissue.AIR
-    labels[nasal & solid & (fine > 0.35)] = Tissue.MUSCLE
-
-
-def draw_skull(
-    labels: Any, vault: Mask, mask: Mask, axes: tuple[Floats, Floats, Floats], noise: tuple[Floats, Floats]
-) -> None:
-    """Draw the meninges and the skull: two dark tables with marrow between them, thicker and patchy at the base."""
-    _, y, z = axes
-    wide, fine = noise
-    distance = outside_distance(vault)
-    thickness = 6.5 + 1.3 * wide + np.clip((-y - 90) / 20, 0, 2) + 0 * z
-    within = distance < thickness
-    labels[within] = Tissue.BONE
-    table = 1.7 + 0.25 * fine
-    labels[within & (distance > table) & (distance < thickness - table) & (wide > -1.2)] = Tissue.MARROW
-    labels[vault] = Tissue.BONE
-    gap = outside_distance(mask)
-    base = vault & (gap > 3) & (z < 0)
-    labels[base & (wide + fine > 0.9)] = Tissue.MARROW
-    labels[vault & (gap <= 2.2)] = Tissue.MENINGES
-    labels[vault & (z > 20) & (gap > 2.2)] = Tissue.MENINGES
-
-
-def draw_spine(labels: Any, mask: Mask, axes: tuple[Floats, Floats, Floats]) -> None:
-    """Draw the cord below the brain stem in its canal, vertebral bodies with discs, and arches."""
-    x, y, z = axes
-    bottom = np.argwhere(mask)
-    stem = bottom[bottom[:, 2] == bottom[:, 2].min()].mean(0) + HEAD_ORIGIN
-    cord_y = np.float32(stem[1]) - 0.10 * (z - np.float32(stem[2])) * -1
-    below = z < stem[2] + 1
-    canal = np.hypot(x, y - cord_y)
-    around = np.hypot(x / 24, (y - cord_y - 10) / 24) < 1
-    body = (np.hypot(x / 13, (y - cord_y - 19) / 9) < 1) & below
-    arch = (abs(canal - 13) < 2.2) & below & (y < cord_y + 4) & (np.mod(z, 18) > 5)
-    labels[body] = Tissue.MARROW
-    labels[body & (np.mod(z + 4, 18) < 4)] = Tissue.MUSCLE
-    edge = np.broadcast_to(body, HEAD_SHAPE) & ~ndimage.binary_erosion(
-        np.broadcast_to(body, HEAD_SHAPE), iterations=1
-    )
-    labels[edge & around] = Tissue.BONE
-    labels[arch] = Tissue.BONE
-    labels[below & (canal < 10)] = Tissue.MENINGES
-    labels[below & (canal < 9)] = Tissue.FLUID
-    labels[below & (np.hypot(x / 6.5, (y - cord_y) / 5) < 1)] = Tissue.CORD
+    make(parser.parse_args().out)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,16 @@ import gzip
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime
-from io import BytesIO
 from typing import Any
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
-from fr_twisted.pacs.generator import GeneratedScan
+from fr_twisted.pacs.generator.truth import GeneratedScan
+from fr_twisted.pacs.series_template import SeriesTemplate, Slice
 
 IMPLEMENTATION_UID = "2.25.98205412302165418243061327064327814071"
 """Names the software that wrote a file (PS3.7 D.3.3.2); a UUID-derived UID."""
@@ -23,15 +22,17 @@ PLANES = {"axial": (2, 1, 0), "sagittal": (0, 2, 1), "coronal": (1, 2, 0)}
 """For each orientation, the volume's axis that runs through slices, along columns (down) and along rows (right)."""
 
 
-def to_nifti(scan: GeneratedScan) -> bytes:
-    """Return the scan as ``.nii.gz`` bytes, int16, qform and sform in scanner coordinates (code 1)."""
+def to_nifti(scan: GeneratedScan, compressed: bool = True) -> bytes:
+    """Return the scan as ``.nii.gz`` (or ``.nii``) bytes, int16, qform and sform in scanner coordinates (code 1)."""
     image = nibabel.Nifti1Image(scan.volume, scan.affine)
     image.set_sform(scan.affine, 1)
     image.set_qform(scan.affine, 1)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"Fr-PACS generated scan"
     # Level 1: noise hardly compresses, and the higher levels take ten times as long for a few per cent.
-    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
+    return (
+        gzip.compress(image.to_bytes(), compresslevel=1, mtime=0) if compressed else bytes(image.to_bytes())
+    )
 
 
 def make_uid(*words: object) -> str:
@@ -40,8 +41,19 @@ def make_uid(*words: object) -> str:
     return f"2.25.{int.from_bytes(digest[:15], 'big')}"
 
 
+def age_string(years: int) -> str:
+    """Return a DICOM age such as ``045Y``; ages above 89 are told as 90, as for people (`fr_twisted.pacs.dicom`)."""
+    return f"{min(years, 90):03d}Y"
+
+
+def natural_plane(scan: GeneratedScan) -> str:
+    """Return the plane whose slices are the thickest; sagittal of cubic voxels, as 3-D scans of heads mostly are."""
+    spacing = np.linalg.norm(scan.affine[:3, :3], axis=0)
+    return max(("sagittal", "axial", "coronal"), key=lambda plane: float(spacing[PLANES[plane][0]]))
+
+
 def to_dicom(
-    scan: GeneratedScan, patient_id: str, acquired_at: datetime, plane: str = "sagittal", origin: str = ""
+    scan: GeneratedScan, patient_id: str, acquired_at: datetime, plane: str | None = None, origin: str = ""
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (SOP Instance UID, bytes of the Part 10 file) of each slice, in the order of the slices.
 
@@ -49,31 +61,32 @@ def to_dicom(
         scan: with cubic axes, as `generate` makes them.
         patient_id: up to 64 ASCII characters.
         acquired_at: aware; written with its offset from UTC.
-        plane: a key of `PLANES`.
+        plane: a key of `PLANES`; None: the `natural_plane`.
         origin: mixed into the UIDs, so that two nodes with one seed make two series.
 
     Raises:
         ValueError: unknown plane.
     """
+    plane = natural_plane(scan) if plane is None else plane
     if plane not in PLANES:
         raise ValueError(f"{plane!r} is none of {', '.join(PLANES)}")
     pixels, first, steps = _stack(scan, plane)
     words = (origin, scan.recipe.seed, patient_id, acquired_at.isoformat(), plane, scan.volume.shape)
-    dataset = _series(patient_id, acquired_at, words)
+    dataset = _series(scan, patient_id, acquired_at, words)
     _geometry(dataset, pixels, steps)
-    normal = np.array(steps[0])
+    normal = steps[0] / np.linalg.norm(steps[0])
+    template: SeriesTemplate | None = None
     for number, plane_pixels in enumerate(pixels):
-        position = first + number * normal
-        uid = make_uid("sop", *words, number)
-        dataset.SOPInstanceUID = uid
-        dataset.file_meta.MediaStorageSOPInstanceUID = UID(uid)
-        dataset.InstanceNumber = number + 1
-        dataset.ImagePositionPatient = [f"{value:.4f}" for value in position]
-        dataset.SliceLocation = f"{float(position @ normal / np.linalg.norm(normal)):.4f}"
-        dataset.PixelData = plane_pixels.astype("<u2").tobytes()
-        out = BytesIO()
-        pydicom.dcmwrite(out, dataset, enforce_file_format=True)
-        yield uid, out.getvalue()
+        position = first + number * steps[0]
+        piece = Slice(
+            uid=make_uid("sop", *words, number),
+            number=number + 1,
+            position=tuple(f"{value + 0.0:.4f}" for value in position),
+            location=f"{float(position @ normal) + 0.0:.4f}",
+            pixels=plane_pixels.astype("<u2").tobytes(),
+        )
+        template = SeriesTemplate(dataset, piece) if template is None else template
+        yield piece.uid, template.encode(piece)
 
 
 def _stack(
@@ -99,13 +112,16 @@ def _stack(
     return pixels, first, steps
 
 
-def _series(patient_id: str, acquired_at: datetime, words: tuple[object, ...]) -> Dataset:
+def _series(
+    scan: GeneratedScan, patient_id: str, acquired_at: datetime, words: tuple[object, ...]
+) -> Dataset:
     """Return what all slices have in common but the geometry."""
     dataset = Dataset()
     meta: Any = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = IMPLEMENTATION_UID
+    meta.ImplementationVersionName = "FR-PACS"
     dataset.file_meta = meta
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
@@ -121,7 +137,8 @@ def _series(patient_id: str, acquired_at: datetime, words: tuple[object, ...]) -
     dataset.SeriesDescription = "T1 MPRAGE generated"
     dataset.PatientName = "Generated^Scan"
     dataset.PatientID = patient_id
-    dataset.PatientBirthDate = dataset.PatientSex = ""
+    dataset.PatientBirthDate = ""
+    dataset.PatientSex, dataset.PatientAge = scan.recipe.sex, age_string(scan.recipe.age_years)
     dataset.BodyPartExamined = "BRAIN"
     dataset.ScanningSequence, dataset.SequenceVariant = ["GR", "IR"], ["SK", "SP", "MP"]
     dataset.ScanOptions, dataset.MRAcquisitionType = "", "3D"
@@ -149,5 +166,5 @@ def _geometry(dataset: Dataset, pixels: npt.NDArray[np.int16], steps: list[npt.N
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     _, dataset.Rows, dataset.Columns = pixels.shape
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    top = float(np.percentile(pixels, 99.5))
+    top = float(np.percentile(pixels[::3, ::3, ::3], 99.5))
     dataset.WindowCenter, dataset.WindowWidth = f"{top / 2:.0f}", f"{max(top, 1):.0f}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -17,6 +17,9 @@ from fr_twisted.model import PayloadFormat, ScanMeta
 from fr_twisted.pacs.interfaces import Candidate
 from fr_twisted.pacs.scans import Payload, Prepared, make_item
 from fr_twisted.pacs.sources import Queue
+
+if TYPE_CHECKING:
+    from fr_twisted.pacs.generator import GeneratedScan
 
 _FACTS: dict[str, str | int | float | None] = {
     "field_strength_t": 3.0,
@@ -75,18 +78,27 @@ class GeneratedCandidate:
                 stream.write(to_nifti(scan))
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        item = make_item(self._node, self._meta(scan.volume.shape), path.stat().st_size, digest)
+        item = make_item(self._node, self._meta(scan), path.stat().st_size, digest)
         self._write_truth(item.id, scan.record())
         return Prepared(item, path, True)
 
-    def _meta(self, shape: tuple[int, ...]) -> ScanMeta:
-        size = " x ".join(map(str, shape))
+    def _meta(self, scan: "GeneratedScan") -> ScanMeta:
+        from fr_twisted.pacs.encode import age_string
+        from fr_twisted.pacs.facts import spacing_text
+
+        recipe = scan.recipe
+        measured: dict[str, str | int | float | None] = {
+            "shape": " x ".join(map(str, scan.volume.shape)),
+            "spacing_mm": spacing_text(recipe.spacing),
+            "patient_sex": recipe.sex,
+            "patient_age": age_string(recipe.age_years),
+        }
         return ScanMeta(
             patient_id=self.patient_id,
             format=self.form,
             acquired_at=self._acquired_at,
             series_description="T1 MPRAGE generated",
-            facts=_FACTS | {"shape": size, "spacing_mm": "1 x 1 x 1"},
+            facts=_FACTS | measured,
         )
 
     def _write_truth(self, scan_id: str, record: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import zlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +61,10 @@ def inspect(stamp: Stamp, patient_id: str | None) -> ScanMeta:
     compressed = stamp.path.name.lower().endswith(".gz")
     _check_length(stamp, _expected(image), compressed)
     sidecar = _sidecar(stamp.path)
-    written = datetime.fromtimestamp(stamp.mtime_ns / 1e9, UTC)
     return ScanMeta(
         patient_id=patient_id or patient_of_name(stamp.path),
         format=PayloadFormat.NIFTI_GZ if compressed else PayloadFormat.NIFTI,
-        acquired_at=iso_moment(sidecar.get("AcquisitionDateTime")) or written,
+        acquired_at=iso_moment(sidecar.get("AcquisitionDateTime")),
         series_description=text(_string(sidecar.get("SeriesDescription"))),
         facts=known(_image_facts(image)) | known(_sidecar_facts(sidecar)),
     )

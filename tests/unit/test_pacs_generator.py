@@ -1,51 +1,67 @@
-"""Generated scans: repeatable, different, of exact truth, and valid files."""
+"""Generated scans: repeatable, different, and of exact truth."""
 
-import functools
-import gzip
-import io
-from datetime import UTC, datetime
-from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import json
+from dataclasses import replace
 from typing import Any
 
-import nibabel
 import numpy as np
-import pydicom
+import scipy.ndimage
 from twisted.trial.unittest import SynchronousTestCase
 
-from fr_twisted.model import PayloadFormat
-from fr_twisted.pacs.encode import PLANES, make_uid, to_dicom, to_nifti
-from fr_twisted.pacs.generated import GeneratedCandidate, scan_seed
-from fr_twisted.pacs.generator import GREY, MAX_VALUE, WHITE, GeneratedScan, draw_recipe, generate
-from fr_twisted.pacs.head import DATA_FILE, Tissue, load_head
+from fr_twisted.pacs.generator import (
+    Label,
+    Sides,
+    draw_recipe,
+    generate,
+)
+from fr_twisted.pacs.generator.geometry import pose_of
+from fr_twisted.pacs.generator.head import RIGHT, Tissue, load_head
+from fr_twisted.pacs.generator.imaging import MAX_VALUE, WHITE, palette
+from fr_twisted.pacs.generator.scan import set_scene
+from tests.generated_scans import DEEP, PLAIN, POSED, QUICK, scan_of
 
-COARSE = (4.0, 4.0, 4.0)
-NOON = datetime(2026, 3, 4, 12, 30, 5, 250000, UTC)
+ndimage: Any = scipy.ndimage  # whose names are made at run time, unseen by type checkers
 
 
-class HeadTests(SynchronousTestCase):
-    """The template head."""
+class RecipeTests(SynchronousTestCase):
+    """What is drawn from a seed."""
 
-    def test_dataIsSmall(self) -> None:
-        """The data file is below 5 MB and has the notice beside it."""
-        self.assertLess(DATA_FILE.stat().st_size, 5_000_000)
-        self.assertIn("McGill University", (DATA_FILE.parent / "LICENSE.mni152.txt").read_text())
+    def test_seedDecides(self) -> None:
+        """A seed gives one recipe whatever the spacing, another seed another one."""
+        self.assertEqual(draw_recipe(7), draw_recipe(7))
+        self.assertEqual(draw_recipe(7), replace(draw_recipe(7, (1.0, 1.0, 5.0)), spacing=(1.0, 1.0, 1.0)))
+        self.assertNotEqual(replace(draw_recipe(7), seed=8), draw_recipe(8))
 
-    def test_labelsAgreeWithTheMaps(self) -> None:
-        """The brain of the label grid is the template's mask, holes filled, at the place that the origins say."""
-        head = load_head()
-        start = np.round(head.brain_origin - head.head_origin).astype(int)
-        box = tuple(slice(s, s + n) for s, n in zip(start, head.t1.shape, strict=True))
-        inside = head.labels[box] == Tissue.BRAIN
-        self.assertTrue(np.all(inside[head.t1 > 0]))
-        self.assertLess(inside.sum() - (head.t1 > 0).sum(), 2000)
-        self.assertEqual(inside.sum(), (head.labels == Tissue.BRAIN).sum())
+    def test_ranges(self) -> None:
+        """Recipes are within what they are said to be, and reach widely in it."""
+        recipes = [draw_recipe(seed) for seed in range(300)]
+        ranges: dict[str, tuple[float, float]] = {
+            "warp": (0, 5),
+            "atrophy": (0, 1.6),
+            "ventricles": (0, 4),
+            "lesion_count": (0, 5),
+            "bias": (0.05, 0.3),
+            "noise": (0.01, 0.04),
+            "ghost": (0, 0.02),
+            "age_years": (18, 95),
+        }
+        for name, (low, high) in ranges.items():
+            values = np.array([getattr(recipe, name) for recipe in recipes])
+            self.assertTrue(low <= values.min() and values.max() <= high, name)
+            self.assertGreater(np.ptp(values), 0.8 * (high - low), name)
+        self.assertLessEqual(max(abs(angle) for recipe in recipes for angle in recipe.rotation), 12)
+        self.assertEqual({recipe.atrophy_side for recipe in recipes}, {-1, 0, 1})
+        self.assertEqual({recipe.bright_share > 0 for recipe in recipes}, {True, False})
 
-    def test_everyTissueIsThere(self) -> None:
-        """The head has all tissues, and air around it."""
-        found = set(np.unique(load_head().labels).tolist())
-        self.assertEqual(found, {int(tissue) for tissue in Tissue})
+    def test_sexAndAgeMatchTheAnatomy(self) -> None:
+        """Men's heads are larger, and atrophy and wide ventricles are of the old."""
+        recipes = [draw_recipe(seed) for seed in range(400)]
+        sizes = {sex: [np.prod(r.scale) * 1956 for r in recipes if r.sex == sex] for sex in "MF"}
+        self.assertLess(abs(float(np.mean(sizes["M"])) - 1469), 25)
+        self.assertLess(abs(float(np.mean(sizes["F"])) - 1289), 25)
+        ages = [recipe.age_years for recipe in recipes]
+        self.assertGreater(np.corrcoef(ages, [recipe.atrophy for recipe in recipes])[0, 1], 0.7)
+        self.assertGreater(np.corrcoef(ages, [recipe.ventricles for recipe in recipes])[0, 1], 0.2)
 
 
 class GenerateTests(SynchronousTestCase):
@@ -53,38 +69,91 @@ class GenerateTests(SynchronousTestCase):
 
     def test_sameSeedSameScan(self) -> None:
         """A seed gives one scan, bytes and truth."""
-        first, second = generate(5, COARSE), generate(5, COARSE)
-        np.testing.assert_array_equal(first.volume, second.volume)
-        self.assertEqual(first.truth, second.truth)
+        first, second = generate(5, QUICK), generate(5, QUICK)
+        self.assertEqual(first.volume.tobytes(), second.volume.tobytes())
+        self.assertEqual(first.record(), second.record())
 
     def test_otherSeedOtherScan(self) -> None:
         """Another seed gives another head."""
-        first, second = generate(5, COARSE), generate(6, COARSE)
+        first, second = (scan_of(draw_recipe(seed, QUICK)) for seed in (2, 3))
         self.assertNotEqual(first.truth, second.truth)
         self.assertGreater(abs(first.volume.astype(float) - second.volume).mean(), 20)
 
+    def test_truthAddsUp(self) -> None:
+        """Volumes are sums of each other, and of their sides."""
+        truth = scan_of(draw_recipe(2, QUICK)).truth
+        self.assertAlmostEqual(truth.brain, truth.gm + truth.wm)
+        self.assertAlmostEqual(truth.icv, truth.brain + truth.csf)
+        self.assertAlmostEqual(truth.bpf, truth.brain / truth.icv)
+        for whole, sides in ((truth.gm, truth.gm_sides), (truth.ventricles, truth.ventricle_sides)):
+            self.assertAlmostEqual(whole, sides.left + sides.right)
+
+    def test_truthIsWhatWasPainted(self) -> None:
+        """The brightness of all voxels is that of the tissues that the truth counts, parts of voxels as parts."""
+        fine, levels = set_scene(POSED).fine, palette(POSED)
+        self.assertAlmostEqual(float(fine.counts.sum()), fine.image.size, 1)
+        self.assertLess(abs(fine.image.sum(dtype=float) / float(fine.counts @ levels) - 1), 1e-6)
+        truth, voxel = scan_of(POSED).truth, float(np.prod(QUICK)) / 1000
+        white = fine.counts[[Tissue.WHITE, Tissue.WHITE + RIGHT]].sum() * voxel
+        self.assertAlmostEqual(truth.wm, float(white))
+
+    def test_labelsAgreeWithTheTruth(self) -> None:
+        """The labels of a scan count up to its volumes, but for the borders' rounding to whole voxels."""
+        scan = scan_of(draw_recipe(2, QUICK))
+        counts = np.bincount(scan.labels.reshape(-1), minlength=len(Label)) * float(np.prod(QUICK)) / 1000
+        truth = scan.truth
+        for volume, label in (
+            (truth.gm, Label.GREY),
+            (truth.wm, Label.WHITE),
+            (truth.ventricles, Label.VENTRICLE),
+        ):
+            self.assertLess(abs(counts[label] / volume - 1), 0.01, label)
+        self.assertLess(abs(counts[1:].sum() / truth.icv - 1), 0.002)
+
+    def test_labelsAreWhatMostOfAVoxelIs(self) -> None:
+        """With two tissues in a voxel, the label is the one that its brightness is nearer to."""
+        fine, levels = set_scene(POSED).fine, palette(POSED)
+        grey, white = float(levels[Tissue.GREY]), float(levels[Tissue.WHITE])
+        inside = ndimage.binary_erosion(
+            np.isin(fine.codes & (RIGHT - 1), (Tissue.GREY, Tissue.WHITE)), np.ones((3, 3, 3))
+        )
+        brighter = fine.image[inside] > (grey + white) / 2
+        self.assertGreater(float((brighter == (fine.labels[inside] == Label.WHITE)).mean()), 0.99)
+        nearest = fine.codes[inside] & (RIGHT - 1)
+        self.assertLess(float((brighter == (nearest == Tissue.WHITE)).mean()), 0.985)
+
     def test_truthIsOfAPerson(self) -> None:
-        """Volumes are within what adults have (ICV about 1.1 to 1.8 L), and add up."""
-        for seed in range(6):
-            truth = generate(seed, COARSE).truth
-            self.assertTrue(1100 < truth.icv < 1800, truth)
-            self.assertAlmostEqual(truth.brain, truth.gm + truth.wm)
-            self.assertAlmostEqual(truth.icv, truth.brain + truth.csf)
-            self.assertTrue(0.75 < truth.brain / truth.icv < 0.93, truth)
-            self.assertTrue(1.1 < truth.gm / truth.wm < 2.0, truth)
+        """Volumes are within what patients have."""
+        for seed in range(2, 8):
+            truth = scan_of(draw_recipe(seed, QUICK)).truth
+            self.assertTrue(1100 < truth.icv < 1850, truth)
+            self.assertTrue(0.6 < truth.bpf < 0.86, truth)
+            self.assertTrue(0.8 < truth.gm / truth.wm < 1.8, truth)
+            self.assertTrue(8 < truth.ventricles < 120, truth)
 
     def test_truthFollowsTheScale(self) -> None:
-        """The intracranial truth is the template's volume times the recipe's scale, whatever pose and warp."""
-        template = float((load_head().labels == Tissue.BRAIN).sum()) / 1000
-        for seed in (1, 2):
-            scale = np.prod(draw_recipe(seed).scale)
-            self.assertLess(abs(generate(seed, (2.0, 2.0, 2.0)).truth.icv / (template * scale) - 1), 0.02)
+        """The intracranial truth is the label head's times the scale, whatever the pose; a warp changes it little."""
+        plain = scan_of(PLAIN).truth
+        turned = generate(replace(POSED, warp=0.0)).truth
+        self.assertLess(abs(plain.icv - 1956.5), 4)
+        self.assertLess(abs(turned.icv / plain.icv / np.prod(POSED.scale) - 1), 0.003)
+        self.assertLess(abs(turned.gm_sides.index - plain.gm_sides.index), 0.5)
+        self.assertLess(abs(scan_of(POSED).truth.icv / turned.icv - 1), 0.1)
 
     def test_truthDoesNotDependOnTheSpacing(self) -> None:
-        """The same head measured on another grid has the same volumes, within a percent."""
-        fine, thick = generate(3, (2.0, 2.0, 2.0)).truth, generate(3, (2.0, 2.0, 6.0)).truth
-        for name in ("gm", "wm", "csf"):
-            self.assertLess(abs(getattr(thick, name) / getattr(fine, name) - 1), 0.01, name)
+        """The same head in thick slices has the same truth."""
+        recipe = draw_recipe(4)
+        thin, thick = generate(recipe, (2.0, 2.0, 2.0)), generate(recipe, (2.0, 2.0, 6.0))
+        self.assertEqual(thin.truth, thick.truth)
+
+    def test_thickSlicesAreMeansOfThinOnes(self) -> None:
+        """Without noise, a slice of 6 mm is the mean of three of 2 mm, and its label what most of them are."""
+        thin, thick = (scan_of(replace(POSED, spacing=(2.0, 2.0, z))) for z in (2.0, 6.0))
+        mean = thin.volume.reshape(*thin.volume.shape[:2], -1, 3).mean(3)
+        self.assertLess(float(np.abs(mean - thick.volume).max()), 1.01)
+        stacked = thin.labels.reshape(*thin.labels.shape[:2], -1, 3)
+        same = (stacked == stacked[..., :1]).all(3)
+        self.assertGreater(float((thick.labels == stacked[..., 0])[same].mean()), 0.998)
 
     def test_volumeAndAffine(self) -> None:
         """Spacing is as asked, the grid is centred, values fit 12 bits and use them."""
@@ -93,128 +162,100 @@ class GenerateTests(SynchronousTestCase):
         centre = scan.affine @ [*((np.array(scan.volume.shape) - 1) / 2), 1]
         np.testing.assert_allclose(centre[:3], 0, atol=1e-9)
         self.assertEqual(scan.volume.dtype, np.int16)
+        self.assertEqual(scan.labels.shape, scan.volume.shape)
         self.assertGreaterEqual(int(scan.volume.min()), 0)
         self.assertTrue(1000 < int(scan.volume.max()) <= MAX_VALUE)
 
     def test_looksLikeT1(self) -> None:
-        """White matter is brighter than grey, grey than fluid, and air is dark, in the image as in the truth."""
-        scan = generate(4, (2.0, 2.0, 2.0))
-        values = scan.volume / (WHITE * scan.recipe.gain)
-        middle = values[tuple(slice(n // 3, 2 * n // 3) for n in values.shape)]
-        self.assertTrue(GREY < np.percentile(middle, 75) < 1.25)
-        corner = values[:4, :4, -4:]
-        self.assertLess(corner.mean(), 0.1)
-        self.assertGreater(corner.mean(), 0.0)
+        """White matter is brighter than grey, grey than fluid, fluid than air."""
+        scan = scan_of(draw_recipe(4, QUICK))
+        means = [
+            float(scan.volume[scan.labels == int(label)].mean()) / (WHITE * scan.recipe.gain)
+            for label in (Label.WHITE, Label.GREY, Label.FLUID, Label.VENTRICLE)
+        ]
+        self.assertTrue(0.85 < means[0] < 1.15, means)
+        self.assertTrue(0.65 < means[1] / means[0] < 0.9, means)
+        self.assertTrue(means[2] / means[0] < 0.55, means)
+        self.assertTrue(means[3] / means[0] < 0.5, means)
+        self.assertLess(float(scan.volume[:4, :4, -4:].mean()), 0.1 * WHITE * scan.recipe.gain)
 
     def test_spacingIsChecked(self) -> None:
         """A spacing that no scanner has is refused."""
         self.assertRaises(ValueError, generate, 1, (0.1, 1.0, 1.0))
         self.assertRaises(ValueError, generate, 1, (1.0, 1.0, 20.0))
 
+    def test_recordIsJson(self) -> None:
+        """The record for this side is plain data with everything in it."""
+        scan = scan_of(draw_recipe(2, QUICK))
+        record = json.loads(json.dumps(scan.record()))
+        self.assertEqual(record["volumes_ml"]["icv"], scan.truth.icv)
+        self.assertEqual(record["sides_ml"]["ventricles"]["index"], scan.truth.ventricle_sides.index)
+        self.assertEqual(len(record["lesions"]), scan.recipe.lesion_count)
+        self.assertEqual(record["recipe"]["seed"], 2)
 
-@functools.cache
-def small_scan() -> GeneratedScan:
-    """Return one scan for all tests of files."""
-    return generate(9, (4.0, 5.0, 6.0))
-
-
-class EncodeTests(SynchronousTestCase):
-    """NIfTI and DICOM of one scan."""
-
-    @property
-    def scan(self) -> GeneratedScan:
-        """A small scan."""
-        return small_scan()
-
-    def _dicom(self, plane: str) -> list[Any]:
-        files = to_dicom(self.scan, "GEN-000009", NOON, plane)
-        return [pydicom.dcmread(io.BytesIO(data)) for _, data in files]
-
-    def test_niftiRoundTrip(self) -> None:
-        """NIfTI holds the same voxels at the same place, and the same scan is the same bytes."""
-        data = to_nifti(self.scan)
-        self.assertEqual(data, to_nifti(self.scan))
-        image: Any = nibabel.Nifti1Image.from_bytes(gzip.decompress(data))
-        np.testing.assert_array_equal(np.asanyarray(image.dataobj), self.scan.volume)
-        np.testing.assert_allclose(image.affine, self.scan.affine)
-        self.assertEqual(image.get_sform(coded=True)[1], 1)
-        self.assertEqual(image.get_qform(coded=True)[1], 1)
-
-    def test_dicomVoxelsAreWhereTheyWere(self) -> None:
-        """In each plane, every voxel of the series lies where the volume has it (PS3.3 equation C.7.6.2.1-1)."""
-        scan = self.scan
-        inverse = np.linalg.inv(scan.affine)
-        for plane in PLANES:
-            slices = self._dicom(plane)
-            self.assertEqual(len(slices), scan.volume.shape[PLANES[plane][0]])
-            for piece in (slices[0], slices[len(slices) // 2]):
-                right, down = np.array(piece.ImageOrientationPatient, float).reshape(2, 3)
-                for row, column in ((0, 0), (5, 9), (piece.Rows - 1, piece.Columns - 1)):
-                    lps = np.array(piece.ImagePositionPatient, float)
-                    lps = lps + right * piece.PixelSpacing[1] * column + down * piece.PixelSpacing[0] * row
-                    voxel = np.rint(inverse @ [-lps[0], -lps[1], lps[2], 1])[:3].astype(int)
-                    self.assertEqual(scan.volume[tuple(voxel)], piece.pixel_array[row, column])
-
-    def test_slicesAreEquallySpacedAlongTheNormal(self) -> None:
-        """Positions step along the normal by the spacing between slices."""
-        for plane in PLANES:
-            slices = self._dicom(plane)
-            right, down = np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3)
-            steps = [
-                np.array(b.ImagePositionPatient, float) - np.array(a.ImagePositionPatient, float)
-                for a, b in pairwise(slices)
-            ]
-            along = np.abs(np.array(steps) @ np.cross(right, down))
-            np.testing.assert_allclose(along, float(slices[0].SpacingBetweenSlices), atol=1e-3)
-
-    def test_dicomIsOneSeries(self) -> None:
-        """UIDs of study, series and frame of reference are shared, those of the files are unique, all are valid."""
-        slices = self._dicom("sagittal")
-        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"):
-            self.assertEqual(len({str(piece[keyword].value) for piece in slices}), 1, keyword)
-        self.assertEqual(len({piece.SOPInstanceUID for piece in slices}), len(slices))
-        for piece in slices:
-            self.assertTrue(piece.SOPInstanceUID.is_valid)
-            self.assertEqual(piece.SOPInstanceUID, piece.file_meta.MediaStorageSOPInstanceUID)
-            self.assertEqual(piece.SpecificCharacterSet, "ISO_IR 100")
-        self.assertEqual([piece.InstanceNumber for piece in slices], list(range(1, len(slices) + 1)))
-
-    def test_dicomIsRepeatable(self) -> None:
-        """The same scan, patient and time give the same bytes; another node's UIDs are its own."""
-        first = list(to_dicom(self.scan, "GEN-1", NOON))
-        self.assertEqual(first, list(to_dicom(self.scan, "GEN-1", NOON)))
-        other = list(to_dicom(self.scan, "GEN-1", NOON, origin="elsewhere"))
-        self.assertFalse({uid for uid, _ in first} & {uid for uid, _ in other})
-
-    def test_unknownPlane(self) -> None:
-        """A plane that is none is refused."""
-        self.assertRaises(ValueError, list, to_dicom(self.scan, "GEN-1", NOON, "oblique"))
-
-    def test_uidsAreShort(self) -> None:
-        """UIDs have at most 64 characters and depend on every word."""
-        self.assertLessEqual(len(make_uid("a", 2)), 64)
-        self.assertNotEqual(make_uid("a", "b"), make_uid("ab"))
+    def test_index(self) -> None:
+        """The index is 200 (left - right) / (left + right), and 0 of nothing."""
+        self.assertAlmostEqual(Sides(left=6.0, right=4.0).index, 40.0)
+        self.assertEqual(Sides(left=0.0, right=0.0).index, 0.0)
 
 
-class CandidateTests(SynchronousTestCase):
-    """A generated scan as it goes into the outbox."""
+class AnatomyTests(SynchronousTestCase):
+    """Atrophy and ventricles."""
 
-    def test_seedsDiffer(self) -> None:
-        """Every scan of every run has its own seed."""
-        seeds = {scan_seed(base, number) for base in range(3) for number in range(20)}
-        self.assertEqual(len(seeds), 60)
+    def _truth(self, **changes: Any) -> Any:
+        return scan_of(replace(PLAIN, **changes)).truth
 
-    def test_truthStaysHere(self) -> None:
-        """Truth is written to its folder if one is given, and is in neither meta nor payload."""
-        with TemporaryDirectory() as folder:
-            spool, truth = Path(folder, "spool"), Path(folder, "truth")
-            spool.mkdir()
-            truth.mkdir()
-            candidate = GeneratedCandidate(77, PayloadFormat.NIFTI_GZ, "pacs", NOON, spool, truth)
-            prepared = candidate.prepare()
-            again = candidate.prepare()
-            self.assertEqual(prepared.item, again.item)
-            self.assertEqual(prepared.item.meta["patient_id"], "GEN-000077")
-            self.assertEqual(prepared.path.stat().st_size, prepared.item.size)
-            self.assertTrue((truth / f"{prepared.item.id}.json").is_file())
-            self.assertNotIn("volumes_ml", str(prepared.item.meta))
+    def test_atrophyTurnsGreyIntoFluid(self) -> None:
+        """The more atrophy, the less grey matter and the more fluid; the rest stays."""
+        truths = [self._truth(atrophy=atrophy) for atrophy in (0.0, 0.3, 0.8, 1.6)]
+        for less, more in zip(truths[1:], truths[:-1], strict=True):
+            self.assertLess(less.gm, more.gm - 20)
+            self.assertAlmostEqual(less.gm + less.csf, more.gm + more.csf)
+            self.assertEqual((less.wm, less.ventricles), (more.wm, more.ventricles))
+
+    def test_atrophyOfOneSide(self) -> None:
+        """One-sided atrophy leaves the other side as it is."""
+        plain = self._truth()
+        left, right = self._truth(atrophy=1.0, atrophy_side=-1), self._truth(atrophy=1.0, atrophy_side=1)
+        self.assertEqual(left.gm_sides.right, plain.gm_sides.right)
+        self.assertEqual(right.gm_sides.left, plain.gm_sides.left)
+        self.assertLess(left.gm_sides.index, plain.gm_sides.index - 15)
+        self.assertGreater(right.gm_sides.index, plain.gm_sides.index + 15)
+
+    def test_ventriclesGrow(self) -> None:
+        """Ventricles grow into brain, on the side that is asked for."""
+        plain, wide = self._truth(), self._truth(ventricles=3.0)
+        self.assertGreater(wide.ventricles, 1.6 * plain.ventricles)
+        self.assertAlmostEqual(wide.brain + wide.ventricles, plain.brain + plain.ventricles)
+        left = self._truth(ventricles=3.0, ventricle_side=-1)
+        self.assertEqual(left.ventricle_sides.right, plain.ventricle_sides.right)
+        self.assertAlmostEqual(left.ventricle_sides.left, wide.ventricle_sides.left)
+
+    def test_millimetresAreOfTheScan(self) -> None:
+        """The same growth in a smaller head takes more of the label head's layers: the volume is larger than scaled."""
+        scale = 0.85
+        small = self._truth(ventricles=2.0, scale=(scale,) * 3)
+        self.assertGreater(small.ventricles, 1.05 * scale**3 * self._truth(ventricles=2.0).ventricles)
+
+
+class PoseTests(SynchronousTestCase):
+    """From the label head to the scan and back."""
+
+    def test_roundTrip(self) -> None:
+        """A place of the label head, taken to the scan, is where the scan reads that place of the label head."""
+        head, pose = load_head(), pose_of(POSED, load_head())
+        for place in (DEEP, (-40.0, 20.0, 0.0), (0.0, -60.0, -30.0)):
+            index = np.array(place) - head.origin
+            point = pose.to_scan(index)
+            within = point / (176, 224, 192) + 0.5
+            warp = np.array([field.at(within) for field in pose.warp or ()])
+            self.assertGreater(float(np.abs(warp).max()), 0.01)
+            np.testing.assert_allclose(pose.matrix @ point + pose.offset + warp, index, atol=1e-3)
+
+    def test_warpIsAsLargeAsSaid(self) -> None:
+        """The largest displacement along each axis is the recipe's, and neighbours stay neighbours."""
+        for field in pose_of(POSED, load_head()).warp or ():
+            values = field.over((40, 40, 40)).whole()
+            self.assertApproximates(float(np.abs(values).max()), POSED.warp, 0.15)
+            steps = [np.abs(np.diff(values, axis=axis)).max() for axis in range(3)]
+            self.assertLess(max(steps) / (176 / 40), 0.5)
