@@ -12,6 +12,7 @@ MAX_FILES = 64
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
+REPORT_PDF = "report.pdf"
 OVERLAY_PNG = "overlay.png"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(json|html|png|pdf|dcm|csv|txt)\Z")

@@ -30,8 +30,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import onnx
+import scipy.ndimage
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+ndimage: Any = scipy.ndimage  # whose names are made at run time, unseen by type checkers
 
 WHEELS = {
     "deepbet==1.0.2": (
@@ -48,7 +51,8 @@ DATA = Path(__file__).resolve().parent.parent / "fr_twisted" / "brain" / "analys
 
 MNI_NOTICE = """\
 template_2mm.npz is made from the MNI ICBM152 non-linear symmetric average (2009a), as the nilearn package carries it:
-averaged from 1 mm to 2 mm voxels; the cerebrospinal fluid map is what grey and white matter leave of the brain mask.
+averaged from 1 mm to 2 mm voxels; the cerebrospinal fluid map is what grey and white matter leave of the brain mask, and
+the maps of the ventricles are connected parts of it.
 References: V.S. Fonov et al., NeuroImage 54(1), 2011; V.S. Fonov et al., NeuroImage 47 S1, 2009.
 
 Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
@@ -235,8 +239,33 @@ def halve(volume: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(blocks.mean((1, 3, 5)), np.float64)
 
 
+def ventricles(
+    t1: NDArray[np.float64], csf: NDArray[np.float64], mask: NDArray[np.bool_], affine: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return where the lateral and third ventricles (``vent``) and the fourth (``vent4``) are: 0 or 1 (i, j, k), 1 mm.
+
+    Lateral and third: the connected part of 12 to 25 mL, across the midline, of what is mostly fluid and lies over 6 mm
+    below the surface. Fourth: the largest dark part in its box behind the brain stem (MNI mm).
+    """
+    depth = ndimage.distance_transform_edt(mask)
+    axes = np.ogrid[tuple(slice(0, n) for n in mask.shape)]
+    x, y, z = (axis * affine[k, k] + affine[k, 3] for k, axis in enumerate(axes))
+    labels, count = ndimage.label((csf > 0.5) & (depth > 6))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    middle = np.array([0.0, *ndimage.mean(x + 0 * mask, labels, range(1, count + 1))])
+    lateral = [n for n in range(1, count + 1) if 12_000 < sizes[n] < 25_000 and abs(middle[n]) < 2]
+    box = (np.abs(x) < 13) & (y > -58) & (y < -32) & (z > -46) & (z < -20)
+    labels4, _ = ndimage.label(box & (t1 < 150) & (csf > 0.35) & (depth > 8))
+    sizes4 = np.bincount(labels4.ravel())
+    sizes4[0] = 0
+    found = {"vent": np.isin(labels, lateral), "vent4": labels4 == sizes4.argmax()}
+    return {name: part.astype(np.float64) for name, part in found.items()}
+
+
 def template(read: Callable[[str], bytes]) -> bytes:
-    """Return the 2 mm template as npz: ``t1`` and, times 255, ``gm``, ``wm``, ``csf``, ``mask`` (uint8); ``affine``."""
+    """Return the 2 mm template as npz: ``t1`` and, times 255, ``gm``, ``wm``, ``csf``, ``mask``, ``vent``, ``vent4``
+    (uint8); ``affine``.
+    """
     loaded = {}
     for kind in ("t1", "gm", "wm"):
         name = f"nilearn/datasets/data/mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
@@ -247,6 +276,7 @@ def template(read: Callable[[str], bytes]) -> bytes:
     maps = {kind: loaded[kind] / loaded[kind].max() for kind in ("gm", "wm")}
     maps["csf"] = np.clip(1 - maps["gm"] - maps["wm"], 0, 1) * mask
     maps["mask"] = mask.astype(np.float64)
+    maps |= ventricles(loaded["t1"], maps["csf"], mask, affine)
     affine[:3, 3] += affine[:3, :3] @ [0.5, 0.5, 0.5]
     affine[:3, :3] *= 2
     arrays = {kind: np.round(halve(values) * 255).astype(np.uint8) for kind, values in maps.items()}

@@ -52,6 +52,12 @@ def labelled_head(
     )
 
 
+def ball(shape: tuple[int, int, int], radius: float) -> NDArray[np.bool_]:
+    """Return a ball in the middle of a grid, radius in voxels."""
+    place = np.indices(shape) - (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
+    return np.asarray(np.sqrt((place**2).sum(0)) <= radius)
+
+
 def small_volume(shape: tuple[int, int, int] = (6, 5, 4), seed: int = 0) -> NDArray[np.int16]:
     """Return different values in every voxel, 0..999, for tests of reading."""
     return np.random.default_rng(seed).integers(0, 1000, shape).astype(np.int16)

@@ -1,265 +1,275 @@
-"""The whole analysis on a small head of known truth, and what its report holds."""
+"""What a report's files hold: the page, the A4 page, the JSON."""
 
-import io
 import json
-import subprocess
-import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted import bundle
-from fr_twisted.brain.analysis import T1_VOLUMES, findings, page, pictures
-from fr_twisted.brain.analysis.findings import Findings, Geometry, Quality, Volumes
-from fr_twisted.brain.analysis.mixture import Mixture
-from fr_twisted.brain.analysis.tissues import Tissues
-from fr_twisted.brain.analysis.volume import Volume
-from fr_twisted.brain.interfaces import AnalysisResult, UnusableScanError
+from fr_twisted.brain.analysis import page, pdf_parts, pictures
+from fr_twisted.brain.analysis.anatomy import Lesion
+from fr_twisted.brain.analysis.content import Content, clean
+from fr_twisted.brain.analysis.schema import Findings, Reason, Usability, Verdict
 from fr_twisted.model import PayloadFormat, ScanMeta
-from tests.builders import dicom_series, dicom_tar, labelled_head, nifti_bytes
+from tests import pdf_text
+from tests.report_builders import METHODS, some_findings, some_head
 
 ACQUIRED = datetime(2026, 1, 2, 10, 11, 12, tzinfo=UTC)
+EVIL = "<script>alert('x')</script> $$support ${x} </para> &amp; \x00\u202e"
+FACTS: dict[str, str | int | float | None] = {"patient_sex": "F", "patient_age": "045Y", "model": "Prisma"}
 
 
-def analyse(content: bytes, kind: PayloadFormat) -> AnalysisResult:
-    """Run the analysis on ``content``."""
-    with TemporaryDirectory() as folder:
-        payload = Path(folder) / "payload"
-        payload.write_bytes(content)
-        return T1_VOLUMES(payload, "scan-1", ScanMeta(patient_id="P<1>", format=kind, acquired_at=ACQUIRED))
-
-
-@cache
-def from_nifti() -> AnalysisResult:
-    """Return what is found in the head as packed NIfTI; run once."""
-    image, affine, _ = labelled_head()
-    return analyse(nifti_bytes(image, affine, packed=True), PayloadFormat.NIFTI_GZ)
+def some_meta(**changes: Any) -> ScanMeta:
+    """Return what came with a scan."""
+    known = {"patient_id": "P-42", "format": PayloadFormat.DICOM_TAR, "facts": FACTS, "acquired_at": ACQUIRED}
+    return ScanMeta(**{**known, **changes})
 
 
 @cache
-def from_sagittal_dicom() -> AnalysisResult:
-    """Return what is found in the head, thirty times as bright, as a sagittal DICOM series; run once."""
-    image, affine, _ = labelled_head()
-    stack = image.transpose(1, 2, 0)[::-1, ::-1].astype(np.int32) * 30
-    moved = affine[:, [1, 2, 0, 3]].copy()
-    for axis in (0, 1):
-        moved[:3, 3] += moved[:3, axis] * (stack.shape[axis] - 1)
-        moved[:3, axis] *= -1
-    return analyse(dicom_tar(dicom_series(stack.astype(np.uint32), moved)), PayloadFormat.DICOM_TAR)
+def some_pictures(lesions: int) -> tuple[bytes, tuple[bytes, ...]]:
+    """Return the overlay, and the pictures of so many lesions."""
+    head = some_head(tuple((18 + 3 * n, 24 + 3 * n, 20) for n in range(lesions)), (4.0, 4.0, 4.0))
+    return pictures.overlay(head), pictures.lesion_pictures(head)
 
 
-class AnalysisTests(SynchronousTestCase):
-    """From file to report."""
+def report(found: Findings, **meta: Any) -> dict[str, bytes]:
+    """Return a report's files, with the pictures of no scan in particular."""
+    overlay, close_ups = some_pictures(min(3, len(found.lesions or ())))
+    return page.files("scan-7", some_meta(**meta), found, overlay, close_ups)
 
-    def test_volumesAreTrue(self) -> None:
-        """Grey and white matter are within 4 % of the truth, and the whole within 3 %."""
-        truth = labelled_head()[2]
-        found = from_nifti().findings["volumes_ml"]
-        for name in ("grey_matter", "white_matter"):
-            self.assertLess(abs(found[name] / truth[name] - 1), 0.04, name)
-        self.assertLess(abs(found["intracranial"] / sum(truth.values()) - 1), 0.03)
 
-    def test_sumsAreConsistent(self) -> None:
-        """Brain is grey and white matter, intracranial is brain and fluid, and the fraction is their ratio."""
-        found = from_nifti().findings
-        volumes = found["volumes_ml"]
-        self.assertAlmostEqual(volumes["brain"], volumes["grey_matter"] + volumes["white_matter"], 2)
-        self.assertAlmostEqual(volumes["intracranial"], volumes["brain"] + volumes["csf"], 2)
-        self.assertAlmostEqual(
-            found["brain_parenchymal_fraction"], volumes["brain"] / volumes["intracranial"], 4
+def html(found: Findings | None = None, **meta: Any) -> str:
+    """Return the page."""
+    return page.html(Content("scan-7", some_meta(**meta), found or some_findings()), b"png", (b"close",))
+
+
+def many_lesions(count: int) -> Findings:
+    """Return findings with so many lesion candidates."""
+    return some_findings(lesions=row_of_lesions(count))
+
+
+def row_of_lesions(count: int) -> tuple[Lesion, ...]:
+    """Return so many lesions."""
+    return some_head(tuple((40, 50, 5 + n) for n in range(count))).lesions
+
+
+class FilesTests(SynchronousTestCase):
+    """All files together."""
+
+    def test_areABundle(self) -> None:
+        """The files can travel, and are those that are documented."""
+        files = report(some_findings())
+        self.assertEqual(bundle.unpack(bundle.pack(files)), files)
+        self.assertEqual(sorted(files), ["overlay.png", "report.html", "report.json", "report.pdf"])
+
+    def test_sameBytes(self) -> None:
+        """The same findings give the same bytes, whenever."""
+        found = many_lesions(3)
+        self.assertEqual(report(found), report(found))
+
+    def test_json(self) -> None:
+        """The JSON says whose findings they are, by study and series as well, and holds them under their schema."""
+        found = some_findings(Usability.WITH_CARE)
+        files = report(
+            found, study_instance_uid="1.2", series_instance_uid="1.2.3", series_description="\ud800"
         )
+        envelope = json.loads(files["report.json"])
+        self.assertEqual(envelope["findings"], found.model_dump(mode="json"))
+        self.assertEqual(envelope["findings"]["schema"], "fr-findings/2")
+        self.assertIn("Decision support only", envelope["findings"]["decision_support_only"])
+        del envelope["findings"]
+        expected = {
+            "scan_id": "scan-7",
+            "patient_id": "P-42",
+            "analysis": "hand-made",
+            "analysis_version": "1.0",
+        }
+        self.assertEqual(envelope, expected | {"study_instance_uid": "1.2", "series_instance_uid": "1.2.3"})
 
-    def test_storageAndScaleDoNotMatter(self) -> None:
-        """A sagittal DICOM series of another scale gives the same findings and the same picture, bit for bit."""
-        one, other = from_nifti(), from_sagittal_dicom()
-        self.assertEqual(without_geometry(one.findings), without_geometry(other.findings))
-        self.assertEqual(one.files["overlay.png"], other.files["overlay.png"])
-        self.assertEqual(one.findings["geometry"]["orientation"], "RAS")
-        self.assertEqual(other.findings["geometry"]["shape"], [116, 94, 98])
-
-    def test_findingsAreTheModel(self) -> None:
-        """Findings are JSON of the published model, and the quality of a good scan raises no notes."""
-        found = Findings.model_validate(json.loads(json.dumps(from_nifti().findings, allow_nan=False)))
-        self.assertGreater(found.quality.alignment_score, 0.95)
-        self.assertGreater(found.quality.coverage, 0.99)
-        self.assertEqual(found.notes, [])
-        self.assertIn("Decision support only", found.decision_support_only)
-
-    def test_filesAreABundle(self) -> None:
-        """The report's files can travel, and its JSON says whose they are."""
-        result = from_nifti()
-        self.assertEqual(bundle.unpack(bundle.pack(result.files)), dict(result.files))
-        report = json.loads(result.files["report.json"])
-        self.assertEqual(report["findings"], result.findings)
-        self.assertEqual(
-            [report[name] for name in ("scan_id", "patient_id", "analysis", "analysis_version")],
-            ["scan-1", "P<1>", T1_VOLUMES.name, T1_VOLUMES.version],
-        )
-
-    def test_anotherContrastIsRefused(self) -> None:
-        """A brain whose fluid is bright is refused for its contrast."""
-        image, affine, _ = labelled_head()
-        inverted = np.where(image > 0, 800 - image, 0).astype(np.int16)
-        reason = str(
-            self.assertRaises(UnusableScanError, analyse, nifti_bytes(inverted, affine), PayloadFormat.NIFTI)
-        )
-        self.assertIn("not that of a T1", reason)
-
-    def test_importIsLight(self) -> None:
-        """The entry point is imported without numpy or any of the libraries that do the work."""
-        code = (
-            "import sys; from fr_twisted.brain.analysis import T1_VOLUMES;"
-            "print(sorted({'numpy', 'scipy', 'onnxruntime', 'highdicom', 'twisted', 'txmongo'} & set(sys.modules)))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-        )
-        self.assertEqual(done.stdout.strip(), "[]")
-
-
-def without_geometry(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return findings but for how the scan was stored."""
-    return {name: value for name, value in found.items() if name != "geometry"}
-
-
-def some_tissues(shape: tuple[int, int, int]) -> Tissues:
-    """Return a brain in thirds along the first axis, each voxel 0.7 one tissue and 0.3 the next."""
-    shares = np.zeros((3, *shape), np.float32)
-    for k in range(3):
-        third = slice(k * shape[0] // 3, (k + 1) * shape[0] // 3)
-        shares[k, third], shares[(k + 1) % 3, third] = 0.7, 0.3
-    return Tissues(
-        shares, np.zeros(shape, np.float32), Mixture(np.array([0.3, 0.8, 1.0]), np.full(3, 0.0025))
-    )
-
-
-def some_findings(notes: bool = False) -> Findings:
-    """Return findings without an analysis."""
-    quality = Quality(
-        alignment_score=0.88 if notes else 0.95,
-        coverage=0.97 if notes else 1.0,
-        grey_white_cnr=4.0,
-        non_uniformity=0.2,
-    )
-    stored = Geometry(shape=(181, 217, 36), spacing_mm=(1, 1, 5 if notes else 1), orientation="LPS")
-    volumes = Volumes(intracranial=1500, brain=1200, grey_matter=700, white_matter=500, csf=300)
-    return findings.collect(volumes, quality, stored)
-
-
-class FindingsTests(SynchronousTestCase):
-    """Counting and notes."""
-
-    def test_millilitres(self) -> None:
-        """Whole voxels are counted in mL by the voxel's size; thick ones by their parts."""
-        grid = Volume(np.zeros((9, 10, 10), np.float32), np.diag([2.0, 2.0, 2.5, 1.0]))
-        found = findings.measure(some_tissues((9, 10, 10)), grid)
-        self.assertEqual((found.csf, found.grey_matter, found.white_matter), (3.0, 3.0, 3.0))
-        self.assertEqual((found.brain, found.intracranial), (6.0, 9.0))
-        uneven = some_tissues((9, 10, 10))
-        uneven.shares[:, 6:] = np.array([0.4, 0, 0.6]).reshape(3, 1, 1, 1)
-        thick = Volume(grid.data, np.diag([1.0, 2.0, 5.0, 1.0]))
-        found = findings.measure(uneven, thick)
-        self.assertEqual((found.csf, found.grey_matter, found.white_matter), (3.3, 3.0, 2.7))
-
-    def test_notes(self) -> None:
-        """Thick slices, a poor match and a cut field are said; a good scan has no notes."""
-        self.assertEqual(some_findings().notes, [])
-        text = " ".join(some_findings(notes=True).notes)
-        for words in ("Slices of 5 mm", "unlike the template", "3.0% of the brain"):
-            self.assertIn(words, text)
-
-    def test_methodSaysHowVoxelsAreCounted(self) -> None:
-        """The method names the way of counting that was used."""
-        self.assertIn(findings.BY_VOXEL, some_findings().analysis.method)
-        self.assertIn(findings.BY_PART, some_findings(notes=True).analysis.method)
-
-
-class PictureTests(SynchronousTestCase):
-    """The overlay."""
-
-    def picture(self, spacing: tuple[float, float, float]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        """Return the picture of a box of brain, 120 x 150 x 120 mm, bright in its right front upper eighth."""
-        shape = tuple(round(side / size) for side, size in zip((160, 190, 160), spacing, strict=True))
-        head = Volume(np.zeros(shape, np.float32), np.diag([*spacing, 1.0]))
-        box = tuple(
-            slice(round(20 / size), n - round(20 / size)) for size, n in zip(spacing, shape, strict=True)
-        )
-        shares = np.zeros((3, *head.data[box].shape), np.float32)
-        shares[2] = 1
-        head.data[box] = 0.2
-        head.data[tuple(slice(n // 2, side.stop) for n, side in zip(shape, box, strict=True))] = 1
-        content = pictures.overlay(head, shares, box)
-        return np.asarray(Image.open(io.BytesIO(content)).convert("L"))
-
-    def test_radiologicalConvention(self) -> None:
-        """The patient's right is on the left, the front of an axial slice and the top of a coronal one at the top."""
-        image = self.picture((2.0, 2.0, 2.0))
-        self.assertEqual(image.shape[1], pictures.WIDTH)
-        side, gap = pictures.PANEL, pictures.GAP
-        # the third column lies in the bright half of each plane
-        left = gap + 2 * (side + gap)
-        for row, (rows, columns) in enumerate(((0, 0), (0, 0), (0, 0))):
-            panel = image[34 + row * (side + gap) :][:side, left : left + side]
-            means = [[float(panel[a : a + 30, b : b + 30].mean()) for b in (100, 170)] for a in (100, 170)]
-            self.assertGreater(means[rows][columns], 2 * max(means[0][1], means[1][0], means[1][1]))
-
-    def test_aspectOfThickSlices(self) -> None:
-        """Thick slices are drawn as high as thin ones."""
-        thin, thick = (self.picture(spacing) > 40 for spacing in ((2.0, 2.0, 2.0), (2.0, 2.0, 5.0)))
-        agreement = 2 * (thin & thick).sum() / (thin.sum() + thick.sum())
-        self.assertGreater(float(agreement), 0.96)
-
-    def test_legendKeepsItsColours(self) -> None:
-        """The colours of the legend are those of the tissues, exactly."""
-        palette = np.array(pictures._palette().getpalette()).reshape(-1, 3).tolist()
-        for _, colour in pictures.COLOURS.values():
-            self.assertIn(list(colour), palette)
-        self.assertLessEqual(len(palette), 256)
+    def test_everyRenderingSaysThatItIsDecisionSupport(self) -> None:
+        """The words stand in each file, whatever the verdict."""
+        for usability in Usability:
+            files = report(some_findings(usability))
+            self.assertIn("Decision support only", files["report.html"].decode())
+            self.assertIn("Decision support only", pdf_text.shown(files["report.pdf"]))
+            self.assertIn(b"Decision support only", files["report.json"])
+            self.assertIn(b"Decision support only", files["overlay.png"])
 
 
 class PageTests(SynchronousTestCase):
-    """The report's page."""
-
-    def html(self, **meta: Any) -> str:
-        """Return a page."""
-        known = ScanMeta(**{"patient_id": "P1", "format": PayloadFormat.NIFTI, **meta})
-        return page.html("scan-7", known, some_findings(notes=True), b"png")
+    """The page."""
 
     def test_holdsWhatIsNeeded(self) -> None:
-        """Ids, date, volumes, share, picture, version, notes and the words that it is decision support are there."""
-        text = self.html(patient_id="P-42", acquired_at=ACQUIRED)
-        for words in (
-            "scan-7",
-            "P-42",
-            "2026-01-02 10:11 UTC",
-            "1500.0",
-            "46.7",
-            "0.800",
-            "t1-volumes 1.0",
-            "cG5n",
-        ):
+        """Ids, patient, date, volumes, shares, ranges, fraction, asymmetry, quality, notes and methods are there."""
+        text = html(many_lesions(2), series_instance_uid="1.2.840.99", series_description="MPRAGE")
+        wanted = (
+            *("scan-7", "P-42", "female, 45 years", "2026-01-02 10:11 UTC", "MPRAGE", "1.2.840.99", "Prisma"),
+            *(
+                "1450.0",
+                "47.6",
+                "956 to 1667 mL",
+                "0.814",
+                "+12.5 %",
+                "13.5",
+                "12.3",
+                "above 20",
+                "not measured",
+            ),
+            *(
+                "Slices of 5 mm.",
+                "hand-made 1.0",
+                "A plane of symmetry.",
+                "10.1007/s00330-023-09632-x",
+                "cG5n",
+                "Y2xvc2U=",
+            ),
+            *("hypointense", "216", "-40", "0.95", "181 x 217 x 36", "1 x 1 x 5 mm"),
+        )
+        for words in wanted:
             self.assertIn(words, text)
-        self.assertIn("Decision support only", text)
-        self.assertIn("Slices of 5 mm", text)
 
-    def test_isSelfContained(self) -> None:
-        """The page loads nothing and runs nothing."""
-        text = self.html()
-        for words in ("http:", "https:", "<script", "url(", "@import", "<link"):
+    def test_verdictLeads(self) -> None:
+        """Each verdict has its headline and colour, and its reasons with what to do."""
+        for usability, words in (
+            (Usability.USABLE, 'class="verdict good"><strong>Usable<'),
+            (Usability.WITH_CARE, 'class="verdict care"><strong>Usable with care<'),
+            (Usability.NOT_USABLE, 'class="verdict bad"><strong>Not usable<'),
+        ):
+            text = html(some_findings(usability))
+            self.assertIn(words, text)
+            self.assertEqual("repeat &lt;the scan&gt;" in text, usability is not Usability.USABLE)
+
+    def test_numbersOfCareAreMarked(self) -> None:
+        """Volumes that are to be used with care say so themselves."""
+        marked = "To be used with care"
+        self.assertIn(marked, html(some_findings(Usability.WITH_CARE)))
+        self.assertNotIn(marked, html(some_findings()))
+
+    def test_withheld(self) -> None:
+        """A scan that is not usable has no volumes, fraction, asymmetry or lesions on its page, and says why."""
+        text = html(some_findings(Usability.NOT_USABLE))
+        self.assertIn("Withheld", text)
+        self.assertIn("Not looked for", text)
+        for words in ("1450", "0.814", "+12.5", 'class="track"'):
             self.assertNotIn(words, text)
 
+    def test_noCandidateIsNotTheSameAsNotLookedFor(self) -> None:
+        """Looked for and not found is said as that."""
+        self.assertIn("no candidate was found", html(some_findings()))
+        self.assertIn("Not looked for", html(some_findings(Usability.NOT_USABLE)))
+
+    def test_outsideItsRange(self) -> None:
+        """A number outside its range is marked, one inside is not."""
+        self.assertNotIn('class="outside"', html())
+        volumes = some_findings().volumes
+        assert volumes is not None
+        large = volumes.ventricles.model_copy(update={"value": 140.0})
+        text = html(some_findings(volumes=volumes.model_copy(update={"ventricles": large})))
+        self.assertEqual(text.count('<b class="outside">above</b>'), 1)
+
+    def test_withoutAgeAndSex(self) -> None:
+        """A page without facts says that they are not stated, and gives the ranges of both sexes."""
+        found = some_findings(sex=None, age=None)
+        text = html(found, facts={}, acquired_at=None)
+        self.assertIn("not stated", text)
+        self.assertIn("956 to 1951 mL", text)
+
+    def test_isSelfContained(self) -> None:
+        """The page loads nothing and runs nothing, and tells the browser so."""
+        text = html(many_lesions(1))
+        for words in ("http:", "https:", "<script", "url(", "@import", "<link"):
+            self.assertNotIn(words, text)
+        self.assertIn("default-src 'none'", text)
+
     def test_escapes(self) -> None:
-        """What came with the scan cannot become markup or template."""
-        evil = "<script>alert('x')</script> $$support ${x}"
-        text = self.html(patient_id='"><img src=x>', series_description=evil)
-        self.assertNotIn("<script>", text)
-        self.assertNotIn("<img src=x", text)
+        """What came with the scan cannot become markup or template, nor hide what follows it."""
+        text = html(
+            patient_id='"><img src=x>',
+            series_description=EVIL,
+            study_instance_uid="<b>1",
+            facts={"model": "<i>m", "patient_age": "<u>", "patient_sex": "<"},
+        )
+        for words in ("<script>", "<img src=x", "<b>1", "<i>m", "\x00", "\u202e"):
+            self.assertNotIn(words, text)
         self.assertIn("&lt;script&gt;", text)
         self.assertIn("${x}", text)
+        self.assertIn("mixture of &lt;Gaussians&gt;", text)
+
+    def test_longTexts(self) -> None:
+        """A text without end is cut, with a sign that it was."""
+        text = html(series_description="long" * 1000)
+        self.assertNotIn("long" * 100, text)
+        self.assertIn("…</bdi>", text)
+
+    def test_clean(self) -> None:
+        """Texts are put on one line, without what cannot be seen."""
+        self.assertEqual(clean(" a\n\tb\x07\u200f c\ud800 "), "a b c")
+        self.assertEqual(len(clean("x" * 5000)), 240)
+
+
+class PdfTests(SynchronousTestCase):
+    """The A4 page."""
+
+    def test_isOnePage(self) -> None:
+        """However much there is to say, it is one page; what does not fit is counted."""
+        reasons = tuple(
+            Reason(code=f"r{n}", usability=Usability.WITH_CARE, text="much is wrong with this scan; " * 12)
+            for n in range(9)
+        )
+        full = some_findings(
+            verdict=Verdict(usability=Usability.WITH_CARE, reasons=reasons),
+            lesions=row_of_lesions(60),
+            notes=("a long note, " * 20,) * 9,
+            methods={f"method {n}": "In many words. " * 40 for n in range(12)},
+        )
+        for found in (some_findings(), some_findings(Usability.NOT_USABLE), many_lesions(3), full):
+            written = report(found)["report.pdf"]
+            self.assertTrue(written.startswith(b"%PDF-1."))
+            self.assertEqual(pdf_text.pages(written), 1)
+        text = pdf_text.shown(written)
+        for words in ("3 more in report.html", "46 more in report.html"):
+            self.assertIn(words, text)
+
+    def test_saysWhatThePageSays(self) -> None:
+        """Ids, numbers, ranges, reasons and methods are on it."""
+        text = pdf_text.shown(report(many_lesions(2), series_instance_uid="1.2.840.99")["report.pdf"])
+        wanted = (
+            "scan-7",
+            "P-42",
+            "45 years",
+            "1450.0",
+            "956 to 1667 mL",
+            "0.814",
+            "+12.5 %",
+            "1.2.840.99",
+            "-40",
+        )
+        for words in (*wanted, "above 20", "hand-made 1.0", METHODS["tissue"], METHODS["blob"]):
+            self.assertIn("".join(words.split()), "".join(text.split()))
+        text = pdf_text.shown(report(some_findings(Usability.WITH_CARE))["report.pdf"])
+        self.assertIn("repeat<thescan>", "".join(text.split()))
+
+    def test_textsAreHarmless(self) -> None:
+        """Markup in what came with the scan is shown as it is."""
+        text = pdf_text.shown(
+            report(some_findings(), series_description=EVIL, patient_id="<b>&")["report.pdf"]
+        )
+        for words in ("<script>", "</para>", "<b>&"):
+            self.assertIn(words, "".join(text.split()))
+
+    def test_lettersThatTheFontLacks(self) -> None:
+        """They lose their accents or become question marks; those that it has stay."""
+        self.assertEqual(pdf_parts.safe("Škoda ř é ß € 日本 Ω 1 < 2\x07"), "Škoda r é ß € ?? ? 1 &lt; 2 ")
+        written = report(some_findings(), series_description="日本 ř 😀", patient_id="Ωmega")["report.pdf"]
+        self.assertIn("?? r ?", pdf_text.shown(written))
+
+    def test_namesNoPerson(self) -> None:
+        """Neither a name nor a birth date is taken over from further facts."""
+        facts = {**FACTS, "patient_name": "Doe^Jane", "patient_birth_date": "19500203"}
+        files = report(some_findings(), facts=facts, extra_name="Doe^Jane")
+        shown = pdf_text.shown(files["report.pdf"])
+        for text in (files["report.html"].decode(), files["report.json"].decode(), shown):
+            for words in ("Jane", "19500203"):
+                self.assertNotIn(words, text)

@@ -15,7 +15,8 @@ DATA = files("fr_twisted.brain.analysis") / "data"
 class Template:
     """The MNI ICBM152 2009a symmetric brain at 2 mm, axes right, anterior, superior.
 
-    ``t1`` has 1 at the 95th percentile of the brain; ``grey``, ``white`` and ``mask`` are probabilities, 0..1.
+    ``t1`` has 1 at the 95th percentile of the brain; the others are probabilities, 0..1. ``ventricles``: lateral and
+    third; ``fluid`` holds them too.
     """
 
     affine: Affine
@@ -23,6 +24,9 @@ class Template:
     grey: Array
     white: Array
     mask: Array
+    fluid: Array
+    ventricles: Array
+    fourth_ventricle: Array
 
     def volume(self, data: Array) -> Volume:
         """Return one of the maps in its place (MNI millimetres)."""
@@ -33,7 +37,9 @@ class Template:
 def load() -> Template:
     """Return the template, read once a process."""
     with (DATA / "template_2mm.npz").open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-        mask, grey, white = (stored[name].astype(np.float32) / 255 for name in ("mask", "gm", "wm"))
+        names = ("mask", "gm", "wm", "csf", "vent", "vent4")
+        mask, grey, white, fluid, *cavities = (stored[name].astype(np.float32) / 255 for name in names)
         t1 = stored["t1"].astype(np.float32)
         affine = stored["affine"]
-    return Template(affine, t1 / np.percentile(t1[mask > 0.5], 95).astype(np.float32), grey, white, mask)
+    bright = np.percentile(t1[mask > 0.5], 95).astype(np.float32)
+    return Template(affine, t1 / bright, grey, white, mask, fluid, *cavities)

@@ -15,7 +15,7 @@ from fr_twisted.brain.analysis.bias import BiasField
 from fr_twisted.brain.analysis.mixture import PAIRS, Mixture
 from fr_twisted.brain.analysis.volume import Array, Mask
 
-SAMPLE_MM = 3.0
+SAMPLE_MM = 4.0
 """The mixture is fitted on a lattice of about this distance, or on every voxel along a coarser axis."""
 
 FLOOR = 0.02
@@ -37,11 +37,13 @@ class Tissues:
     """What each voxel holds.
 
     ``shares`` (3, i, j, k): part of fluid, grey and white matter, sums to 1 in the brain and is 0 outside. ``bias``:
-    natural logarithm of the coil's brightness. ``mixture``: the pure tissues' intensities.
+    natural logarithm of the coil's brightness. ``values``: intensity without it. ``mixture``: the pure tissues'
+    intensities.
     """
 
     shares: NDArray[np.float32]
     bias: Array
+    values: Array
     mixture: Mixture
 
     def labels(self) -> NDArray[np.uint8]:
@@ -69,7 +71,7 @@ def segment(intensity: Array, mask: Mask, priors: NDArray[np.float32], spacing: 
     mixture = model.fit(logs[lattice][inside].astype(np.float64), sample, field)
     bias = field.everywhere()
     np.exp(np.subtract(logs, bias, out=logs), out=logs)
-    return Tissues(tissue_shares(logs, mask, priors, mixture, spacing), bias, mixture)
+    return Tissues(tissue_shares(logs, mask, priors, mixture, spacing), bias, logs, mixture)
 
 
 def tissue_shares(

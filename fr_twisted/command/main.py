@@ -1,0 +1,63 @@
+"""``fr``: its subcommands, and what every one of them has in common.
+
+A subcommand is a module with ``add`` (its parser, whose default ``run`` does the work). What takes long to import is
+imported there, when it is asked for.
+"""
+
+import argparse
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from fr_twisted import __version__
+from fr_twisted.command import analyse
+from fr_twisted.command.trouble import BROKEN, WRONG, CommandError
+
+COMMANDS = (analyse,)
+
+INTERRUPTED = 130
+"""As shells have it: 128 and the number of SIGINT."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    whole = argparse.ArgumentParser(
+        prog="fr",
+        description="Fr measures the brain in T1-weighted MRI. Its daemons are started by twistd: see the README.",
+        epilog="fr COMMAND --help explains a command. Decision support only; Fr is no medical device.",
+    )
+    whole.add_argument("--version", action="version", version=f"fr-twisted {__version__}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for command in COMMANDS:
+        command.add(commands)
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (``sys.argv``'s, unless others are given) and return the exit status."""
+    whole = parser()
+    given = whole.parse_args(arguments)
+    if given.command is None:
+        whole.print_help(sys.stderr)
+        return WRONG
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a series may be described in letters that a terminal lacks
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries say of odd files is none of the person's business
+    try:
+        status: int = given.run(given)
+        sys.stdout.flush()
+        return status
+    except CommandError as error:
+        print(f"fr {given.command}: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print(f"fr {given.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read the output has gone: let nothing more be written to it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN
