@@ -51,8 +51,8 @@ DATA = Path(__file__).resolve().parent.parent / "fr_twisted" / "brain" / "analys
 
 MNI_NOTICE = """\
 template_2mm.npz is made from the MNI ICBM152 non-linear symmetric average (2009a), as the nilearn package carries it:
-averaged from 1 mm to 2 mm voxels; the cerebrospinal fluid map is what grey and white matter leave of the brain mask, and
-the maps of the ventricles are connected parts of it.
+averaged from 1 mm to 2 mm voxels; the cerebrospinal fluid map is what grey and white matter leave of the brain mask,
+and the maps of the ventricles are connected parts of it.
 References: V.S. Fonov et al., NeuroImage 54(1), 2011; V.S. Fonov et al., NeuroImage 47 S1, 2009.
 
 Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill

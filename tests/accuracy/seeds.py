@@ -3,9 +3,9 @@
 The rule, written down before the analysis was developed against generated scans:
 
 - Seeds below `FIRST_SET_ASIDE` are for development: constants and thresholds may be chosen on them.
-- Seeds from `FIRST_SET_ASIDE` on are set aside. Only `make accuracy` draws them, and only its tables show what came of
-  them. Whoever changes the analysis after having seen those tables moves `FIRST_SET_ASIDE` up by `STEP`, so that the next
-  tables come from scans that nobody has looked at.
+- Seeds from `FIRST_SET_ASIDE` on are set aside. Only `make accuracy` draws them, and only its tables show what came
+  of them. Whoever changes the analysis after having seen those tables moves `FIRST_SET_ASIDE` up by `STEP`, so that
+  the next tables come from scans that nobody has looked at.
 - The numbers of a set-aside scan (pose, warp, atrophy, noise, lesions and so on) follow from its seed alone.
 """
 

@@ -243,7 +243,7 @@ class QualityTests(SynchronousTestCase):
         white = ball((40, 40, 40), 15)
         brain = noisy(white * 0.8, 0.04)
         bias = np.where(np.arange(40) < 20, 0.0, np.log(1.3))[:, None, None] + np.zeros((40, 40, 40))
-        mixture = Mixture(np.array([0.2, 0.6, 0.8]), np.full(3, 0.01))
+        mixture = Mixture(np.array([0.2, 0.6, 0.8, 0.7]), np.full(4, 0.01))
         found = quality.signal(brain, bias.astype(np.float32), white, white, mixture)
         self.assertLess(abs((found.snr or 0) / 20 - 1), 0.05)
         self.assertLess(abs((found.cnr or 0) / 5 - 1), 0.05)

@@ -79,7 +79,8 @@ class GoodScanTests(SynchronousTestCase):
         """The volumes of a 2 mm scan are within 4 % of the truth, the ventricles within 6 %, and sum up."""
         truth, found = head().truth, findings(from_nifti())
         volumes = found.volumes
-        assert volumes is not None and found.brain_parenchymal_fraction is not None
+        assert volumes is not None
+        assert found.brain_parenchymal_fraction is not None
         for name, true, allowed in (
             ("intracranial", truth.icv, 0.04),
             ("brain", truth.brain, 0.02),

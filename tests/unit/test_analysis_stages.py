@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fr_twisted.brain.analysis import mixture, orient, skullstrip, template, tissues, volume
 from fr_twisted.brain.analysis.align import align
 from fr_twisted.brain.analysis.bias import BiasField
-from fr_twisted.brain.analysis.mixture import WHITE, Mixture
+from fr_twisted.brain.analysis.mixture import DEEP, GREY, WHITE, Mixture
 from fr_twisted.brain.analysis.volume import Volume
 from tests.builders import ball, small_affine, small_volume
 
@@ -153,20 +153,20 @@ class BiasTests(SynchronousTestCase):
 
 
 class MixtureTests(SynchronousTestCase):
-    """Six components on intensities that were drawn from them."""
+    """Components on intensities that were drawn from them."""
 
     def test_recoversMeansThroughPartialVolumes(self) -> None:
         """Pure means are found within 3 % though a third of the voxels are mixed, with flat priors of the tissues."""
         rng = np.random.default_rng(3)
-        truth = np.array([0.35, 0.78, 1.0])
-        pure = rng.integers(0, 3, 12000)
+        truth = np.array([0.35, 0.75, 1.0, 0.87])
+        pure = rng.integers(0, 4, 12000)
         values = truth[pure]
         mixed = rng.random(12000) < 0.33
-        pairs = np.array(mixture.PAIRS)[rng.integers(0, 3, 12000)]
+        pairs = np.array(mixture.PAIRS)[rng.integers(0, len(mixture.PAIRS), 12000)]
         part = rng.random(12000)
         values = np.where(mixed, truth[pairs[:, 0]] * (1 - part) + truth[pairs[:, 1]] * part, values)
-        likely = np.full((3, 12000), 0.1)
-        likely[pure, np.arange(12000)] = 0.8
+        likely = np.full((4, 12000), 0.05)
+        likely[pure, np.arange(12000)] = 0.85
         field = BiasField((40, 40, 40), np.argwhere(ball((40, 40, 40), 15))[:12000])
         noisy = np.maximum(values + rng.normal(0, 0.03, 12000), 0.01)
         found = mixture.fit(np.log(noisy), likely, field)
@@ -174,10 +174,12 @@ class MixtureTests(SynchronousTestCase):
 
     def test_components(self) -> None:
         """A mixed component lies between its tissues, as wide as a uniform mixture of them; priors sum to one."""
-        means, variances = Mixture(np.array([1.0, 3.0, 4.0]), np.array([0.1, 0.2, 0.3])).components()
-        np.testing.assert_allclose(means[3:], [2, 3.5, 2.5])
-        np.testing.assert_allclose(variances[3], 0.15 + 4 / 12)
-        np.testing.assert_allclose(mixture.component_priors(np.array([[0.2], [0.5], [0.3]])).sum(), 1.0)
+        pure = Mixture(np.array([1.0, 3.0, 4.0, 3.6]), np.array([0.1, 0.2, 0.3, 0.4]))
+        means, variances = pure.components()
+        np.testing.assert_allclose(means[mixture.PURE :], [2, 3.5, 2.5, 3.8, 2.3])
+        np.testing.assert_allclose(variances[mixture.PURE], 0.15 + 4 / 12)
+        priors = mixture.component_priors(np.array([[0.2], [0.5], [0.3], [0.0]]))
+        np.testing.assert_allclose(priors.sum(), 1.0)
 
 
 class TissueTests(SynchronousTestCase):
@@ -185,13 +187,15 @@ class TissueTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """A mixture without a field."""
-        self.mixture = Mixture(np.array([0.4, 0.8, 1.0]), np.full(3, 0.02**2))
+        self.mixture = Mixture(np.array([0.4, 0.8, 1.0, 0.9]), np.full(4, 0.02**2))
 
     def shares(
-        self, values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+        self, values: np.ndarray[tuple[int, ...], np.dtype[np.float32]], deep: float = 0.0
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        """Return the shares in a grid of ``values`` with flat priors."""
-        priors = np.full((3, *values.shape), 1 / 3, np.float32)
+        """Return the shares in a grid of ``values`` with flat priors; ``deep``: prior of deep grey matter."""
+        priors = np.full((4, *values.shape), 1 / 3, np.float32)
+        priors[DEEP] = deep
+        priors[GREY] *= 1 - deep
         return tissues.tissue_shares(values, np.ones(values.shape, bool), priors, self.mixture, (1, 1, 1))
 
     def test_pureAndMixed(self) -> None:
@@ -201,9 +205,15 @@ class TissueTests(SynchronousTestCase):
             np.testing.assert_allclose(found[:, 2, 2, 2], wanted, atol=0.12)
             np.testing.assert_allclose(found.sum(0), 1.0, atol=1e-5)
 
+    def test_deepGreyIsGrey(self) -> None:
+        """The brightness of deep grey matter is grey where that is expected, and half white elsewhere."""
+        values = np.full((5, 5, 5), 0.9, np.float32)
+        self.assertGreater(float(self.shares(values, deep=0.3)[GREY, 2, 2, 2]), 0.9)
+        self.assertLess(float(self.shares(values)[GREY, 2, 2, 2]), 0.65)
+
     def test_neighboursDecideDoubt(self) -> None:
         """A voxel between grey and white in a block of white holds more white than one in a block of grey."""
-        self.mixture = Mixture(self.mixture.means, np.full(3, 0.08**2))
+        self.mixture = Mixture(self.mixture.means, np.full(4, 0.08**2))
         block = np.full((5, 5, 5), 1.0, np.float32)
         block[2, 2, 2] = 0.9
         among_white = self.shares(block)[WHITE, 2, 2, 2]
@@ -220,7 +230,7 @@ class TissueTests(SynchronousTestCase):
     def test_outsideIsEmpty(self) -> None:
         """Outside the mask there is no tissue, and labels are zero."""
         mask = ball((7, 7, 7), 2.5)
-        priors = np.full((3, 7, 7, 7), 1 / 3, np.float32)
+        priors = np.full((4, 7, 7, 7), 0.25, np.float32)
         found = tissues.tissue_shares(np.ones((7, 7, 7), np.float32), mask, priors, self.mixture, (1, 1, 1))
         self.assertEqual(float(found[:, ~mask].max()), 0.0)
         labels = tissues.Tissues(found, found[0], found[0], self.mixture).labels()

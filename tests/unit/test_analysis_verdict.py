@@ -95,10 +95,10 @@ class VerdictTests(SynchronousTestCase):
 
     def test_contrast(self) -> None:
         """Only fluid < grey < white is T1."""
-        variances = np.full(3, 0.01)
-        self.assertEqual(verdict.of_contrast(Mixture(np.array([0.3, 0.8, 1.0]), variances)), [])
+        variances = np.full(4, 0.01)
+        self.assertEqual(verdict.of_contrast(Mixture(np.array([0.3, 0.8, 1.0, 0.9]), variances)), [])
         for fluid, grey in ((1.4, 1.2), (0.3, 1.1), (0.9, 0.8), (0.9, 0.99)):
-            reasons = verdict.of_contrast(Mixture(np.array([fluid, grey, 1.0]), variances))
+            reasons = verdict.of_contrast(Mixture(np.array([fluid, grey, 1.0, 0.9]), variances))
             self.assertEqual(self.codes(reasons), ["contrast"])
             self.assertIn(f"fluid has {fluid:.2f} and grey matter {grey:.2f}", reasons[0].text)
         self.assertEqual((CSF, GREY, WHITE), (0, 1, 2))

@@ -30,6 +30,15 @@ SAMPLED = 40
 SPAN = (1e-30, 1e30)
 """Between the lowest and highest value, so that single precision has digits left on both sides."""
 
+BRIGHTEST = 99.9
+"""Percentile of the absolute values that stands for bright tissue: a stripped brain fills 1 % of a large field."""
+
+SPIKE = 1e4
+"""Times that, no tissue, vessel or artefact is; it is damaged data, and would hide all else."""
+
+LEAST_VARIATION = 1e-3
+"""Of the values, relative to that: less is no picture."""
+
 FARTHEST_MM = 1e5
 """Of the field of view from the scanner's centre."""
 
@@ -86,11 +95,23 @@ def _check_values(scan: Volume) -> None:
 
 def _check_variety(scan: Volume) -> None:
     every = tuple(slice(None, None, count // SAMPLED | 1) for count in scan.data.shape)
-    values = np.unique(scan.data[every]).size
+    sample = scan.data[every]
+    values = np.unique(sample).size
     if values < FEWEST_VALUES:
         raise UnusableScanError(
             f"the image has only {values} different values: it is a mask, a map of labels or empty; send the scan"
             " itself"
+        )
+    bright = float(np.percentile(np.abs(sample), BRIGHTEST))
+    most = max(abs(float(scan.data.min())), abs(float(scan.data.max())))
+    if most > SPIKE * bright:
+        raise UnusableScanError(
+            f"a few voxels have values up to {most:.3g}, nearly all others less than {bright:.3g}: the data are"
+            " damaged; export the series again"
+        )
+    if float(np.ptp(np.percentile(sample, [100 - BRIGHTEST, BRIGHTEST]))) < LEAST_VARIATION * bright:
+        raise UnusableScanError(
+            f"all values are within {LEAST_VARIATION:.1%} of {bright:.3g}: there is no picture; export the series again"
         )
 
 
@@ -98,7 +119,8 @@ def _check_place(scan: Volume) -> None:
     corner = np.abs(scan.affine[:3, 3]).max()
     if not corner < FARTHEST_MM:
         raise UnusableScanError(
-            f"the header places the scan {corner:.3g} mm from the scanner's centre; export the series again"
+            f"the header places the scan {corner:.3g} mm from the scanner's centre: check the units of"
+            " the header, and export the series again"
         )
 
 

@@ -1,11 +1,12 @@
 """Blobs: places where a ball of some millimetres stands out from its surroundings, at the size at which it does most.
 
 Differences of Gaussians over a ladder of sizes; a blob is a maximum in space of the largest of them (T. Lindeberg,
-International Journal of Computer Vision 30, 1998: scale-space blobs). A ball of radius r answers most to the Gaussian of
-r / sqrt(3). All this is on the 2 mm lattice of the scene.
+International Journal of Computer Vision 30, 1998: scale-space blobs). A ball of radius r answers most to the Gaussian
+of r / sqrt(3). All this is on the 2 mm lattice of the scene.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,10 @@ FORM_MM = 2.5
 """A blob and so much about it is what the form is told from."""
 
 FEATURES = ("answer", "elongation", "depth", "white near", "white expected", "radius", "shift")
-"""`Blobs.features`: strength of the answer, 0..1; longest over shortest deviation of what stands out; mm from the brain's
-surface, at most 20; share of white matter near; prior of white matter; mm; distance from the blob to the centre of what
-stands out, mm."""
+"""`Blobs.features`: strength of the answer, 0..1; longest over shortest deviation of what stands out; mm from the
+brain's surface, at most 20; share of white matter near; prior of white matter; mm; distance from the blob to the
+centre of what stands out, mm.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _answers(standing: Array, lattice: Lattice) -> tuple[Array, NDArray[np.int8]
     blurred = ndimage.gaussian_filter(standing, sigmas[0] / spacing, truncate=3)
     best = np.full(standing.shape, -1, np.float32)
     size = np.zeros(standing.shape, np.int8)
-    for number, (narrow, wide) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for number, (narrow, wide) in enumerate(pairwise(sigmas)):
         more = ndimage.gaussian_filter(blurred, (wide**2 - narrow**2) ** 0.5 / spacing, truncate=3)
         answer = blurred - more
         better = answer > best

@@ -37,8 +37,8 @@ LEAST_NOISE = 0.004
 class Lattice:
     """The scene in blocks of ``strides`` voxels, ``spacing`` mm apart, all (a, b, c).
 
-    ``contrast``: mean. ``inside``: mostly brain. ``depth``: mm from the brain's surface. ``white``: share of white matter
-    within some 8 mm.
+    ``contrast``: mean. ``inside``: mostly brain. ``depth``: mm from the brain's surface. ``white``: share of white
+    matter within some 8 mm.
     """
 
     strides: Steps
@@ -57,9 +57,9 @@ class Lattice:
 class Scene:
     """What is known of every voxel in the box around a brain, all (i, j, k).
 
-    ``contrast``: brightness relative to the white matter about the voxel, minus 1, slightly smoothed: 0 in white matter,
-    -0.2 a fifth darker. ``noise``: its standard deviation in white matter. ``labels``: uint8 of `Label`. ``priors``
-    (3, i, j, k): of fluid, grey, white by the warped template. ``spacing``: mm.
+    ``contrast``: brightness relative to the white matter about the voxel, minus 1, slightly smoothed: 0 in white
+    matter, -0.2 a fifth darker. ``noise``: its standard deviation in white matter. ``labels``: uint8 of `Label`.
+    ``priors`` (3, i, j, k): of fluid, grey, white by the warped template. ``spacing``: mm.
     """
 
     contrast: Array
@@ -125,7 +125,8 @@ def _lattice(contrast: Array, labels: NDArray[np.uint8], white: Mask, spacing: T
     strides = _strides(LATTICE_MM, spacing)
     i, j, k = (n * size for n, size in zip(strides, spacing, strict=True))
     middles = [
-        np.minimum(np.arange(0, size, n) + n // 2, size - 1) for size, n in zip(labels.shape, strides, strict=True)
+        np.minimum(np.arange(0, size, n) + n // 2, size - 1)
+        for size, n in zip(labels.shape, strides, strict=True)
     ]
     inside = labels[np.ix_(*middles)] != Label.OUTSIDE
     depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=(i, j, k))[1:-1, 1:-1, 1:-1]
@@ -147,7 +148,9 @@ def local_white(values: Array, white: Mask, spacing: Triple, usual: float) -> Ar
     strides = _strides(BLOCK_MM, spacing)
     sigma = [REACH_MM / (n * size) for n, size in zip(strides, spacing, strict=True)]
     weight = ndimage.gaussian_filter(_block_sums(white, strides), sigma, truncate=2.5, mode="constant")
-    level = ndimage.gaussian_filter(_block_sums(values * white, strides), sigma, truncate=2.5, mode="constant")
+    level = ndimage.gaussian_filter(
+        _block_sums(values * white, strides), sigma, truncate=2.5, mode="constant"
+    )
     little = np.float32(1e-3) * weight.max()
     level = (level + little * np.float32(usual)) / (weight + little)
     for axis in (2, 1, 0):  # the largest product last, and in memory order
@@ -172,7 +175,7 @@ def _block_sums(data: Array | Mask, strides: Steps) -> Array:
         along = np.moveaxis(source, axis, 0)
         total = along[::stride].astype(np.float32)
         for offset in range(1, stride):
-            part = along[offset::stride]
+            part = along[offset::stride].astype(np.float32)
             total[: len(part)] += part
         source = np.moveaxis(total, 0, axis)
     return np.asarray(source, np.float32)

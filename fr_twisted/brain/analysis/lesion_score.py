@@ -1,7 +1,8 @@
 """How much a blob, and the region cut out for it, look like a lesion: two small logistic models in a row.
 
-Their weights were fitted by logistic regression on generated scans of 1 mm (seeds below 100,000, see `DARK`), each kept to
-the sign that its feature suggests, so that no accident of the one anatomy behind those scans turns a feature round.
+Their weights were fitted by logistic regression on generated scans of 1 mm (seeds below 100,000, see `DARK`), each
+kept to the sign that its feature suggests, so that no accident of the one anatomy behind those scans turns a feature
+round.
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from fr_twisted.brain.analysis.volume import Mask
 Vector = NDArray[np.float64]
 
 FEATURES = ("blob", "open", "solidity", "size", "contrast", "fluid", "elsewhere", "thickness")
-"""Of a region: the logit of its blob; share of the voxels at its border that are beyond its threshold too; its volume over
-that of the ellipsoid with its moments; natural logarithm of its mm3; mean excess; share of fluid in it;
-`Region.elsewhere`; shortest standard deviation, mm."""
+"""Of a region: the logit of its blob; share of the voxels at its border that are beyond its threshold too; its volume
+over that of the ellipsoid with its moments; natural logarithm of its mm3; mean excess; share of fluid in it;
+`Region.elsewhere`; shortest standard deviation, mm.
+"""
 
 LOWEST = np.array([-np.inf, 0, 0, 2.5, 0, 0, 0, 0])
 HIGHEST = np.array([np.inf, 1, 1, 6.5, 0.35, 0.3, 1, 2.5])
@@ -35,6 +37,9 @@ LEAST_RING = 8
 GREY_LIKE = 0.15
 """Excess of voxels in the ring that stand out themselves, as grey matter does."""
 
+WHITER_ABOUT_FLUID = 0.2
+"""By how much more of the ring of fluid must be white matter: a sulcus may end in a pit of fluid."""
+
 MOST_ELONGATED, LEAST_SOLID, MOST_FLUID = 3.0, 0.65, 0.15
 """Longest over shortest deviation, solidity, template's probability of fluid: beyond these a region is no lesion."""
 
@@ -43,8 +48,8 @@ MOST_ELONGATED, LEAST_SOLID, MOST_FLUID = 3.0, 0.65, 0.15
 class Model:
     """Weights of `fr_twisted.brain.analysis.lesion_blobs.FEATURES` and of `FEATURES`, each with its constant last.
 
-    ``least_blob``: blobs with a lower logit are not looked at. ``least_white``, ``most_grey``: shares of a region's ring
-    that are white matter at least, and that stand out at most.
+    ``least_blob``: blobs with a lower logit are not looked at. ``least_white``, ``most_grey``: shares of a region's
+    ring that are white matter at least, and that stand out at most.
     """
 
     blob: Vector
@@ -61,8 +66,10 @@ DARK = Model(
     least_white=0.5,
     most_grey=0.4,
 )
-"""For darker lesions. Fitted on 156 of them (radius 2 to 6 mm, -12 to -40 %) in 48 scans, 36 without any, and Colin27 and
-MNI152 themselves; a third of the scans was held back. The constant puts the gate at about 0.05 false candidates a scan."""
+"""For darker lesions. Fitted on 156 of them (radius 2 to 6 mm, -12 to -40 %) in 48 scans, 36 without any, and Colin27
+and MNI152 themselves; a third of the scans was held back. The constant puts the gate at about 0.05 false candidates a
+scan.
+"""
 
 BRIGHT = Model(
     blob=np.array([84.8, -1.28, 0.424, 0.0, 0.667, -1.44, -0.751, -15.2]),
@@ -71,8 +78,9 @@ BRIGHT = Model(
     least_white=0.3,
     most_grey=1.0,
 )
-"""For brighter lesions, on the 167 of the same scans (+15 to +30 %). Nothing else in a brain is as bright: all were found,
-without a false one."""
+"""For brighter lesions, on the 167 of the same scans (+15 to +30 %). Nothing else in a brain is as bright: all were
+found, without a false one.
+"""
 
 
 def logits(features: Vector, weights: Vector) -> Vector:
@@ -118,14 +126,15 @@ def _in_white_matter(scene: Scene, region: Region, near: Mask, model: Model) -> 
     if ring.sum() < LEAST_RING:
         return False
     white, grey = (labels[ring] == Label.WHITE).mean(), (region.excess[ring] > GREY_LIKE).mean()
-    return bool(white >= model.least_white and grey <= model.most_grey)
+    fluid = (labels[region.mask] == Label.FLUID).mean()
+    return bool(white >= model.least_white + WHITER_ABOUT_FLUID * fluid and grey <= model.most_grey)
 
 
 def deviations(mask: Mask, spacing: Triple) -> Vector:
     """Return the standard deviations (3,) of a mask along its own axes, mm, the shortest first.
 
-    Voxels count as boxes, so that a plane has half its thickness over sqrt(3). A solid ellipsoid's half axes are sqrt(5)
-    times its deviations.
+    Voxels count as boxes, so that a plane has half its thickness over sqrt(3). A solid ellipsoid's half axes are
+    sqrt(5) times its deviations.
     """
     place = np.argwhere(mask) * spacing
     place -= place.mean(0)

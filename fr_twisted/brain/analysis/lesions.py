@@ -1,7 +1,7 @@
 """Finds lesion candidates: places that stand out, darker or brighter, from the white matter about them.
 
-In four steps, each a module: how each voxel compares with the white matter about it (`lesion_map`), blobs of 2 to 6 mm
-(`lesion_blobs`), the region of each promising blob (`lesion_regions`), and how much it looks like a lesion
+In four steps, each a module: how each voxel compares with the white matter about it (`lesion_map`), blobs of 2 to 6
+mm (`lesion_blobs`), the region of each promising blob (`lesion_regions`), and how much it looks like a lesion
 (`lesion_score`). What is listed has a score of at least `GATE`. Whether it is a lesion is for a physician to say.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fr_twisted.brain.analysis.anatomy import Lesion
 from fr_twisted.brain.analysis.lesion_blobs import find_blobs
 from fr_twisted.brain.analysis.lesion_map import Scene, survey
-from fr_twisted.brain.analysis.lesion_regions import Region, grow
+from fr_twisted.brain.analysis.lesion_regions import Region, grow, outline
 from fr_twisted.brain.analysis.lesion_score import BRIGHT, DARK, Model, logits, probability, region_features
 from fr_twisted.brain.analysis.mixture import Mixture
 from fr_twisted.brain.analysis.schema import LesionKind
@@ -34,14 +34,20 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Candidate:
-    """``centre`` in mm (RAS), ``radius`` of the ball of the same volume, mm."""
+    """``voxels`` (n, 3) of the box; ``centre`` in mm (RAS); ``radius`` of the ball of the same ``volume``, mm and
+    mm3.
+    """
 
-    region: Region
     kind: LesionKind
     score: float
+    contrast: float
     voxels: NDArray[np.int64]
     centre: Points
-    radius: float
+    volume: float
+
+    @property
+    def radius(self) -> float:
+        return float((3 * self.volume / (4 * np.pi)) ** (1 / 3))
 
 
 def find(
@@ -73,10 +79,12 @@ def find(
     if not kept:
         return ()
     places = to_template(np.array([one.centre for one in kept]))
-    return tuple(_lesion(one, place, scene) for one, place in zip(kept, places, strict=True))
+    return tuple(_lesion(one, place) for one, place in zip(kept, places, strict=True))
 
 
-def _candidates(scene: Scene, sign: int, model: Model, kind: LesionKind, affine: Affine) -> Iterable[_Candidate]:
+def _candidates(
+    scene: Scene, sign: int, model: Model, kind: LesionKind, affine: Affine
+) -> Iterable[_Candidate]:
     """Yield the regions of one kind that reach the gate."""
     blobs = find_blobs(scene, sign)
     blob_logits = logits(blobs.features, model.blob)
@@ -94,10 +102,11 @@ def _candidates(scene: Scene, sign: int, model: Model, kind: LesionKind, affine:
 
 
 def _candidate(region: Region, kind: LesionKind, score: float, scene: Scene, affine: Affine) -> _Candidate:
-    voxels = np.argwhere(region.mask) + [side.start for side in region.window]
-    centre = affine[:3, :3] @ voxels.mean(0) + affine[:3, 3]
-    radius = (3 * len(voxels) * scene.voxel_mm3 / (4 * np.pi)) ** (1 / 3)
-    return _Candidate(region, kind, score, voxels, centre, float(radius))
+    mask, weights, contrast = outline(scene, region)
+    voxels = np.argwhere(mask) + [side.start for side in region.window]
+    centre = affine[:3, :3] @ np.average(voxels, 0, weights) + affine[:3, 3]
+    sign = -1 if kind is LesionKind.HYPOINTENSE else 1
+    return _Candidate(kind, score, sign * contrast, voxels, centre, len(voxels) * scene.voxel_mm3)
 
 
 def _apart(candidates: Iterable[_Candidate]) -> list[_Candidate]:
@@ -109,16 +118,15 @@ def _apart(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     return kept
 
 
-def _lesion(one: _Candidate, place: Points, scene: Scene) -> Lesion:
-    sign = -1 if one.kind is LesionKind.HYPOINTENSE else 1
+def _lesion(one: _Candidate, place: Points) -> Lesion:
     x, y, z = one.centre.tolist()
     u, v, w = place.tolist()
     return Lesion(
         kind=one.kind,
         voxels=one.voxels,
-        volume_mm3=len(one.voxels) * scene.voxel_mm3,
+        volume_mm3=one.volume,
         centroid_patient_mm=(x, y, z),
         centroid_template_mm=(u, v, w),
-        contrast_percent=100 * sign * one.region.level,
+        contrast_percent=100 * one.contrast,
         score=one.score,
     )

@@ -164,7 +164,8 @@ def segment(found: Found, brain: Volume, inside: Mask, alignment: Alignment, wat
     with watch("bias and tissues"):
         clean = denoise.denoised(brain.data, denoise.noise(brain.data, inside))
         maps = priors(brain, warped, average)
-        split = tissues.segment(clean, inside, maps, brain.spacing)
+        deep = warped.onto(average.deep, brain)
+        split = tissues.segment(clean, inside, maps, deep, brain.spacing)
         found.labels = split.labels()
         found.reasons += verdict.of_contrast(split.mixture)
     with watch("quality"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fr_twisted.brain.analysis import mixture as model
 from fr_twisted.brain.analysis.bias import BiasField
-from fr_twisted.brain.analysis.mixture import PAIRS, Mixture
+from fr_twisted.brain.analysis.mixture import DEEP, GREY, PAIRS, PURE, Mixture
 from fr_twisted.brain.analysis.volume import Array, Mask
 
 SAMPLE_MM = 4.0
@@ -51,19 +51,24 @@ class Tissues:
         return np.asarray((self.shares.argmax(0) + 1) * (self.shares.sum(0) > 0.5), np.uint8)
 
 
-def segment(intensity: Array, mask: Mask, priors: NDArray[np.float32], spacing: Spacing) -> Tissues:
+def segment(
+    intensity: Array, mask: Mask, priors: NDArray[np.float32], deep: Array, spacing: Spacing
+) -> Tissues:
     """Return the tissues of a brain.
 
     Args:
         intensity: (i, j, k), at least 0.
         mask: the brain; not empty.
         priors: (3, i, j, k), probability of fluid, grey, white by the aligned template.
+        deep: (i, j, k), how much of the grey matter there is deep grey matter, 0..1.
         spacing: mm, for the sampling and the random field.
     """
     least = np.float32(max(1e-3 * float(np.median(intensity[mask])), 1e-6))
     logs = np.log(np.maximum(intensity, least))
     priors = priors + np.float32(FLOOR)
     priors /= priors.sum(0)
+    priors = np.concatenate([priors, priors[[GREY]] * deep])
+    priors[GREY] -= priors[DEEP]
     lattice = tuple(slice(None, None, max(1, round(SAMPLE_MM / size))) for size in spacing)
     inside = mask[lattice]
     field = BiasField(logs.shape, np.argwhere(inside) * np.array([side.step for side in lattice]))
@@ -77,8 +82,8 @@ def segment(intensity: Array, mask: Mask, priors: NDArray[np.float32], spacing: 
 def tissue_shares(
     values: Array, mask: Mask, priors: NDArray[np.float32], mixture: Mixture, spacing: Spacing
 ) -> NDArray[np.float32]:
-    """Return the part of each tissue (3, i, j, k) by bias-free intensity, prior and, after the first pass,
-    neighbours.
+    """Return the part of fluid, grey and white (3, i, j, k) by bias-free intensity, prior (4, i, j, k) and, after the
+    first pass, neighbours.
 
     A neighbour further away counts less, in proportion to its distance.
     """
@@ -92,7 +97,8 @@ def tissue_shares(
             shares[:, planes][:, inside] = _voxel_shares(
                 values[planes][inside], priors[:, planes][:, inside], mixture, support
             )
-    return shares
+    shares[GREY] += shares[DEEP]
+    return shares[:DEEP]
 
 
 def _slabs(planes: int) -> Iterator[slice]:
@@ -100,7 +106,7 @@ def _slabs(planes: int) -> Iterator[slice]:
 
 
 def _support(shares: NDArray[np.float32], planes: slice, weights: list[np.float32]) -> NDArray[np.float32]:
-    """Return the weighted sum of the six face neighbours' shares (3, planes, j, k)."""
+    """Return the weighted sum of the six face neighbours' shares (4, planes, j, k)."""
     low, high = max(0, planes.start - 1), min(shares.shape[1], planes.stop + 1)
     around = shares[:, low:high]
     total = np.zeros_like(around)
@@ -114,21 +120,21 @@ def _support(shares: NDArray[np.float32], planes: slice, weights: list[np.float3
 def _voxel_shares(
     values: Array, priors: NDArray[np.float32], mixture: Mixture, support: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """Return the part of each tissue (3, n) in voxels of intensity ``values`` (n,)."""
+    """Return the part of each tissue (4, n) in voxels of intensity ``values`` (n,)."""
     means, variances = (column.astype(np.float32) for column in mixture.components())
-    logs = np.log(priors)
+    logs = np.log(np.maximum(priors, np.float32(1e-6)))
     joint = np.empty((len(means), len(values)), np.float32)
-    for k in range(3):
+    for k in range(PURE):
         joint[k] = 2 * logs[k] if support is None else 2 * logs[k] + support[k]
-    for k, (a, b) in enumerate(PAIRS, start=3):
+    for k, (a, b) in enumerate(PAIRS, start=PURE):
         joint[k] = (joint[a] + joint[b]) / 2 + np.float32(np.log(2))
     for k in range(len(means)):
         joint[k] -= (values - means[k]) ** 2 / (2 * variances[k]) + np.float32(0.5) * np.log(variances[k])
     joint -= joint.max(0)
     np.exp(joint, out=joint)
     joint /= joint.sum(0)
-    shares = joint[:3].copy()
-    for k, (a, b) in enumerate(PAIRS, start=3):
+    shares = joint[:PURE].copy()
+    for k, (a, b) in enumerate(PAIRS, start=PURE):
         part = second_part(values, means[b] - means[a], means[k], variances[k])
         shares[b] += joint[k] * part
         shares[a] += joint[k] * (1 - part)
