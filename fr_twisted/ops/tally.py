@@ -7,8 +7,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-VOLUMES = (("brain", "brain"), ("grey_matter", "GM"), ("white_matter", "WM"), ("csf", "CSF"))
-"""Keys of ``volumes_ml`` in a report's findings, and their columns."""
+VOLUMES = (
+    ("brain", "brain"),
+    ("grey_matter", "GM"),
+    ("white_matter", "WM"),
+    ("csf", "CSF"),
+    ("ventricles", "ventr."),
+)
+"""Keys of ``volumes`` in a report's findings, and their columns."""
 
 _NONE = "-"
 
@@ -169,10 +175,17 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def volumes_of(report: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return ``volumes_ml`` of a report.json, in its findings or beside them; nothing when there is none."""
+    """Return the volumes in the findings of a report.json, mL by name; none where all are withheld.
+
+    Another analysis may give its ``volumes`` as plain numbers.
+    """
     findings = report.get("findings")
-    for holder in (findings, report):
-        if isinstance(holder, Mapping) and isinstance(holder.get("volumes_ml"), Mapping):
-            volumes: Mapping[str, float] = holder["volumes_ml"]
-            return volumes
-    return {}
+    volumes = findings.get("volumes") if isinstance(findings, Mapping) else None
+    if not isinstance(volumes, Mapping):
+        return {}
+    plain: dict[str, float] = {}
+    for name, reading in volumes.items():
+        value = reading.get("value") if isinstance(reading, Mapping) else reading
+        if isinstance(value, int | float):
+            plain[name] = value
+    return plain

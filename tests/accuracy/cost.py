@@ -27,6 +27,9 @@ from tests.accuracy.runner import ROOT, tell
 
 GRIDS: dict[str, Triple] = {"1 mm": (1.0, 1.0, 1.0), "2 mm": (2.0, 2.0, 2.0), "1x1x5 mm": (1.0, 1.0, 5.0)}
 SCANS = 3
+REPEATED = 2
+"""So many scans of each grid are analysed again in each pass."""
+
 PASSES = {"1 worker": (1, False), "2 workers": (2, False), "2 workers, last scan first": (2, True)}
 """Name to workers, and whether the order is reversed."""
 
@@ -49,11 +52,16 @@ class ScanCost(BaseModel):
 
 
 class Cost(BaseModel):
-    """All that was measured. ``reports``: SHA-256 of each scan's report in each pass; ``worker_peak``: bytes."""
+    """All that was measured.
+
+    ``scans``: each in a fresh process. ``trimmed``: of each grid one scan whose free memory was given back before each
+    stage. ``reports``: SHA-256 of the report of some of them in each pass. ``worker_peak``: bytes.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     scans: dict[str, list[ScanCost]]
+    trimmed: dict[str, ScanCost]
     reports: dict[str, list[str]]
     worker_peak: int
 
@@ -77,22 +85,26 @@ def measure(plan: Plan, executor: Executor) -> Cost:
         folder = Path(name)
         recipes = {grid: [draw_recipe(seed, spacing) for seed in seeds] for grid, spacing in GRIDS.items()}
         wanted = [
-            (recipe, folder / f"{grid} {number}.nii.gz")
+            (recipe, _path(folder, grid, number))
             for grid, some in recipes.items()
             for number, recipe in enumerate(some)
         ]
         list(executor.map(write, *zip(*wanted, strict=True)))
         tell(f"cost: {len(wanted)} scans, one by one")
-        scans = {
-            grid: [alone(folder / f"{grid} {number}.nii.gz") for number in range(SCANS)] for grid in GRIDS
-        }
+        scans = {grid: [alone(_path(folder, grid, number)) for number in range(SCANS)] for grid in GRIDS}
+        trimmed = {grid: alone(_path(folder, grid, 0), "trimmed") for grid in GRIDS}
+        again = [_path(folder, grid, number) for grid in GRIDS for number in range(REPEATED)]
         reports, peaks = {}, []
         for label, (workers, backwards) in PASSES.items():
             tell(f"cost: the same with {label}")
-            made = together([path for _, path in wanted], workers, backwards)
+            made = together(again, workers, backwards)
             reports[label] = [digest(result) for result in made]
             peaks += [result.peak_rss for result in made]
-    return Cost(scans=scans, reports=reports, worker_peak=max(peaks))
+    return Cost(scans=scans, trimmed=trimmed, reports=reports, worker_peak=max(peaks))
+
+
+def _path(folder: Path, grid: str, number: int) -> Path:
+    return folder / f"{grid} {number}.nii.gz"
 
 
 def write(recipe: Recipe, path: Path) -> None:
@@ -100,13 +112,13 @@ def write(recipe: Recipe, path: Path) -> None:
     path.write_bytes(to_nifti(generate(recipe)))
 
 
-def alone(path: Path) -> ScanCost:
-    """Return what one analysis costs in a fresh process.
+def alone(path: Path, *more: str) -> ScanCost:
+    """Return what one analysis costs in a fresh process; ``more`` arguments as `tests.accuracy.cost_process` has them.
 
     Raises:
         subprocess.SubprocessError: it was refused, or ran out of time.
     """
-    command = [sys.executable, "-m", "tests.accuracy.cost_process", str(path), META.format.value]
+    command = [sys.executable, "-m", "tests.accuracy.cost_process", str(path), META.format.value, *more]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=SECONDS)
     return ScanCost.model_validate_json(done.stdout.splitlines()[-1])
 

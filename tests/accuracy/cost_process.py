@@ -1,6 +1,9 @@
 """One analysis in a process of its own: CPU and memory by stage.
 
-python -m tests.accuracy.cost_process PAYLOAD FORMAT
+    python -m tests.accuracy.cost_process PAYLOAD FORMAT [trimmed]
+
+Free memory stays with the process, as it does in a worker; ``trimmed`` gives it back before each stage, so that the
+peak of a stage is what that stage needs.
 """
 
 import json
@@ -11,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fr_twisted.brain import prelude  # noqa: F401 - its import sets the environment of numeric libraries
+from fr_twisted.brain import prelude  # its import sets the environment of numeric libraries
 from fr_twisted.brain.interfaces import UnusableScanError
 from fr_twisted.model import PayloadFormat, ScanMeta
 
@@ -22,13 +25,17 @@ CLEAR = Path("/proc/self/clear_refs")
 class Meter:
     """Measures CPU seconds (user and system) and the peak of resident memory by stage; stages of one name add up."""
 
-    def __init__(self) -> None:
+    def __init__(self, trim: bool) -> None:
+        """``trim``: give free memory back before each stage."""
+        self._trim = trim
         self.cpu: dict[str, float] = {}
         self.peak: dict[str, int] = {}
 
     @contextmanager
     def watch(self, stage: str) -> Iterator[None]:
         """Measure one stage."""
+        if self._trim:
+            prelude.trim_memory()
         CLEAR.write_text("5")  # proc(5): the high-water mark begins anew
         since = time.process_time()
         try:
@@ -52,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
     loaded = time.process_time()
     bare = resident("VmRSS")
-    meter = Meter()
+    meter = Meter(trim="trimmed" in arguments)
     try:
         pipeline.run(payload, "scan-accuracy", ScanMeta(patient_id="accuracy", format=kind), meter.watch)
     except UnusableScanError as error:

@@ -5,7 +5,7 @@ from statistics import median
 from tests.accuracy.anchors import COST
 from tests.accuracy.cost import PASSES, Cost, ScanCost
 from tests.accuracy.section import Figure, Section
-from tests.accuracy.tables import NONE, number, table
+from tests.accuracy.tables import number, table
 
 GB = 1e9
 
@@ -16,14 +16,15 @@ def section(cost: Cost) -> Section:
     same = identical(cost)
     blocks = (
         f"Drawn scans with lesions ({scans}), each analysed from file to report in a fresh process with one"
-        " thread and nothing beside it. Medians of CPU seconds (user and system); largest resident memory"
-        " while the stage ran, the process and its libraries included.",
+        " thread and nothing beside it. Medians of CPU seconds (user and system). Peak: resident memory while"
+        " the stage ran, the process and its libraries included, of a scan whose free memory was given back"
+        " before each stage; in all: of those that keep it, as workers do.",
         _stages(cost),
         f"Loading the libraries takes {number(_median_import(cost), 1)} s of CPU once in the life of a worker, and"
-        f" {number(_import_rss(cost) / GB, 2)} GB. A worker that did all these scans one after another reached"
+        f" {number(_import_rss(cost) / GB, 2)} GB. Workers that did several scans one after another reached"
         f" {number(cost.worker_peak / GB, 2)} GB.",
-        f"The same scans through Fr-BRAIN's worker processes ({'; '.join(PASSES)}):"
-        f" {same} of {len(_columns(cost))} reports (`report.json`) had the same SHA-256 in all passes.",
+        f"{len(_columns(cost))} of these scans through Fr-BRAIN's worker processes ({'; '.join(PASSES)}): {same} of"
+        f" {len(_columns(cost))} reports (`report.json`) had the same SHA-256 in all passes.",
     )
     return Section("What it costs", blocks, tuple(figures(cost)), COST)
 
@@ -53,8 +54,8 @@ def _stages(cost: Cost) -> str:
     rows = []
     for stage in first.stage_cpu:
         cells = [stage]
-        for some in cost.scans.values():
-            cells += _cells(some, stage)
+        for grid, some in cost.scans.items():
+            cells += _cells(some, cost.trimmed[grid], stage)
         rows.append(cells)
     total = ["**all**"]
     for some in cost.scans.values():
@@ -62,10 +63,10 @@ def _stages(cost: Cost) -> str:
     return table(head, [*rows, total])
 
 
-def _cells(some: list[ScanCost], stage: str) -> list[str]:
+def _cells(some: list[ScanCost], trimmed: ScanCost, stage: str) -> list[str]:
     seconds = [scan.stage_cpu[stage] for scan in some if stage in scan.stage_cpu]
-    peaks = [scan.stage_peak[stage] for scan in some if stage in scan.stage_peak]
-    return [number(median(seconds), 2), number(max(peaks) / GB, 2)] if seconds else [NONE, NONE]
+    peak = trimmed.stage_peak.get(stage)
+    return [number(median(seconds) if seconds else None, 2), number(None if peak is None else peak / GB, 2)]
 
 
 def _cpu(some: list[ScanCost]) -> float:

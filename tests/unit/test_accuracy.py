@@ -436,10 +436,14 @@ class DocumentTests(SynchronousTestCase):
 
         scans = {"1 mm": [scan(7.0), scan(8.0), scan(6.0)], "2 mm": [scan(3.0)]}
         reports = {"1 worker": ["a", "b"], "2 workers": ["a", "c"]}
-        section = cost_section.section(Cost(scans=scans, reports=reports, worker_peak=9 * 10**8))
+        trimmed = {
+            grid: some[0].model_copy(update={"stage_peak": {"read": 10**7}}) for grid, some in scans.items()
+        }
+        cost = Cost(scans=scans, trimmed=trimmed, reports=reports, worker_peak=9 * 10**8)
+        section = cost_section.section(cost)
         found = {figure.key: figure.value for figure in section.figures}
         self.assertEqual(found, {"cpu fine": 7.0, "cpu coarse": 3.0, "memory": 0.9, "identical": 50.0})
-        self.assertIn("| read | 3.50 | 0.10 | 1.50 | 0.10 |", section.render())
+        self.assertIn("| read | 3.50 | 0.01 | 1.50 | 0.01 |", section.render())
 
     def test_render(self) -> None:
         """The summary follows the order of the targets; a part, and development seeds, say that they are such."""

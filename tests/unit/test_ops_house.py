@@ -145,18 +145,18 @@ class TallyTests(SynchronousTestCase):
         self.assertEqual(
             tally.table(),
             [
-                "scan    brain mL  GM mL  WM mL  CSF mL  seconds",
-                "------  --------  -----  -----  ------  -------",
-                "scan-a    1204.4  700.0  504.0       -     12.2",
-                "b              -      -      -       -        -",
+                "scan    brain mL  GM mL  WM mL  CSF mL  ventr. mL  seconds",
+                "------  --------  -----  -----  ------  ---------  -------",
+                "scan-a    1204.4  700.0  504.0       -          -     12.2",
+                "b              -      -      -       -          -        -",
             ],
         )
 
     def test_volumes(self) -> None:
-        """Volumes are found in the findings or beside them; anything else has none."""
-        self.assertEqual(volumes_of({"findings": {"volumes_ml": {"brain": 1.0}}}), {"brain": 1.0})
-        self.assertEqual(volumes_of({"volumes_ml": {"brain": 2.0}, "findings": []}), {"brain": 2.0})
-        self.assertEqual(volumes_of({"findings": {"volumes_ml": 3}}), {})
+        """Volumes are found in the findings, with their units or as plain numbers; withheld, there are none."""
+        self.assertEqual(volumes_of({"findings": {"volumes": {"brain": {"value": 1.0}}}}), {"brain": 1.0})
+        self.assertEqual(volumes_of({"findings": {"volumes": {"brain": 2.0}}}), {"brain": 2.0})
+        self.assertEqual(volumes_of({"findings": {"volumes": None}}), {})
 
 
 class ScreenTests(SynchronousTestCase):
@@ -369,7 +369,7 @@ class HouseTestCase(UnitTestCase):
         """Write a report as the PACS does; return its folder."""
         folder = self.house.reports / scan_id
         folder.mkdir(parents=True)
-        report = {"findings": {"volumes_ml": {"brain": 1200.0, "csf": 180.5}}}
+        report = {"findings": {"volumes": {"brain": {"value": 1200.0}, "csf": {"value": 180.5}}}}
         (folder / "report.json").write_text(json.dumps(report))
         if page:
             (folder / "report.html").write_text("<html>")
@@ -466,7 +466,7 @@ class UntilDoneTests(HouseTestCase):
         self.end("pacs", "hub", "brain", "store")
         self.assertEqual(self.successResultOf(self.done), 0)
         text = self.stream.getvalue()
-        self.assertRegex(text, r"\ns1 +1200\.0 +- +- +180\.5 +2\.0\n")
+        self.assertRegex(text, r"\ns1 +1200\.0 +- +- +180\.5 +- +2\.0\n")
         self.assertIn(f"open {self.house.reports}/s1/report.html\n", text)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 

@@ -16,6 +16,9 @@ STAGES = ((8, 12.0, 12), (6, 8.0, 12), (4, 6.0, 8))
 LEVER_MM = 60.0
 """The linear part is solved in units of the shift it makes at this distance, which conditions the normal equations."""
 
+LEAST_BRIGHT = 1e-3
+"""Of a brain, in units of a scan in standard form."""
+
 Vector = NDArray[np.float64]
 
 
@@ -30,7 +33,8 @@ class Alignment:
 
 def brain_at_2mm(scan: Volume, mask: Mask) -> tuple[Volume, Volume]:
     """Return the stripped brain, 1 at its 95th percentile, and its mask, both resampled to 2 mm."""
-    bright = np.percentile(scan.data[mask], 95).astype(np.float32)
+    # in a scan in standard form tissue is near 1; a mask over darkness has nothing to be relative to
+    bright = np.float32(max(float(np.percentile(scan.data[mask], 95)), LEAST_BRIGHT))
     brain = scan.with_data(np.clip(scan.data / bright, 0, 1.6) * mask)
     spacing = (GRID_MM,) * 3
     return resample(brain, spacing), resample(scan.with_data(mask.astype(np.float32)), spacing)
@@ -120,6 +124,8 @@ def _solve(slope: Vector, lever: Vector, seen: Vector, wanted: Vector) -> Vector
     jacobian -= basis @ (basis.T @ jacobian)
     residual = wanted - basis @ (basis.T @ wanted)
     normal = jacobian.T @ jacobian
+    if not np.trace(normal) > 0:
+        return np.zeros((3, 4))  # no structure under the template: nothing to follow
     normal += 1e-4 * np.trace(normal) / 12 * np.eye(12)
     return np.asarray(np.linalg.solve(normal, jacobian.T @ residual).reshape(3, 4))
 

@@ -22,15 +22,20 @@ FULL = {-1: 0.2, 1: 0.15}
 """The contrast, darker and brighter, from which on a voxel stands out fully: about grey matter's in most T1 scans."""
 
 LEAST_ANSWER = {-1: 0.1, 1: 0.06}
-LEAST_DEPTH_MM = 5.0
+"""Of 1; a ball of radius r mm and full contrast answers its own size with about 0.25."""
+
+LEAST_DEPTH_MM, DEEP_MM = 5.0, 20.0
+"""Distance from the brain's surface: nearer there are no blobs, and further it does not matter any more."""
+
 LEAST_WHITE = 0.2
+"""Share of white matter near a blob."""
 
 FORM_MM = 2.5
 """A blob and so much about it is what the form is told from."""
 
 FEATURES = ("answer", "elongation", "depth", "white near", "white expected", "radius", "shift")
 """`Blobs.features`: strength of the answer, 0..1; longest over shortest deviation of what stands out; mm from the
-brain's surface, at most 20; share of white matter near; prior of white matter; mm; distance from the blob to the
+brain's surface, at most `DEEP_MM`; share of white matter near; prior of white matter; mm; distance from the blob to the
 centre of what stands out, mm.
 """
 
@@ -60,7 +65,7 @@ def find_blobs(scene: Scene, sign: int) -> Blobs:
     features = np.empty((len(points), len(FEATURES)))
     features[:, 0] = answer[peaks]
     features[:, [1, 6]] = _forms(standing, lattice, points, radii)
-    features[:, 2] = np.minimum(lattice.depth[peaks], 20)
+    features[:, 2] = np.minimum(lattice.depth[peaks], DEEP_MM)
     features[:, 3] = lattice.white[peaks]
     features[:, 4] = scene.priors[WHITE][tuple(nearest.T)]
     features[:, 5] = radii

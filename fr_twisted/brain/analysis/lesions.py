@@ -15,7 +15,15 @@ from fr_twisted.brain.analysis.anatomy import Lesion
 from fr_twisted.brain.analysis.lesion_blobs import find_blobs
 from fr_twisted.brain.analysis.lesion_map import Scene, survey
 from fr_twisted.brain.analysis.lesion_regions import Region, grow, outline
-from fr_twisted.brain.analysis.lesion_score import BRIGHT, DARK, Model, logits, probability, region_features
+from fr_twisted.brain.analysis.lesion_score import (
+    BRIGHT,
+    DARK,
+    Model,
+    least_blob,
+    logits,
+    region_features,
+    score,
+)
 from fr_twisted.brain.analysis.mixture import Mixture
 from fr_twisted.brain.analysis.schema import LesionKind
 from fr_twisted.brain.analysis.volume import Affine, Array, Volume
@@ -34,9 +42,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Candidate:
-    """``voxels`` (n, 3) of the box; ``centre`` in mm (RAS); ``radius`` of the ball of the same ``volume``, mm and
-    mm3.
-    """
+    """``voxels`` (n, 3) of the box; ``centre``, mm (RAS); ``volume``, mm3; ``radius`` of a ball of that volume, mm."""
 
     kind: LesionKind
     score: float
@@ -87,18 +93,18 @@ def _candidates(
 ) -> Iterable[_Candidate]:
     """Yield the regions of one kind that reach the gate."""
     blobs = find_blobs(scene, sign)
-    blob_logits = logits(blobs.features, model.blob)
+    blob_logits, least = logits(blobs.features, model.blob), least_blob(scene, model)
     for number in np.argsort(-blob_logits, kind="stable")[:MOST_BLOBS]:
         blob = float(blob_logits[number])
-        if blob < model.least_blob:
+        if blob < least:
             break
         for region in grow(scene, sign, blobs.centres[number], float(blobs.radii[number])):
             features = region_features(scene, region, blob, model)
             if features is None:
                 continue
-            score = probability(float(logits(features, model.region)))
-            if score >= GATE:
-                yield _candidate(region, kind, score, scene, affine)
+            likeness = score(float(logits(features, model.region)))
+            if likeness >= GATE:
+                yield _candidate(region, kind, likeness, scene, affine)
 
 
 def _candidate(region: Region, kind: LesionKind, score: float, scene: Scene, affine: Affine) -> _Candidate:

@@ -43,5 +43,7 @@ def scaled(scan: Volume) -> Volume:
     low = min(float(np.percentile(values, 1, method="lower")), 0.0)
     foreground = values[values > values.mean(dtype=np.float64)]
     high = float(np.percentile(foreground, 99, method="lower")) if foreground.size else low + 1.0
+    if not high > low:
+        high = low + 1.0  # nearly all voxels have one value, and no other is above it
     result = (values - np.float32(low)) / np.float32(high - low)
     return Volume(np.maximum(result, 0.0, out=result), scan.affine)

@@ -137,8 +137,10 @@ def locate(head: Volume, average: template.Template, watch: Watch) -> tuple[Mask
         return mask, alignment
     with watch("skull strip"):
         straight = upright.straight_mask(head, turn)
+    if not straight.any():
+        return mask, alignment
     with watch("align"):
-        again = _aligned(head, straight, average) if straight.any() else alignment
+        again = _aligned(head, straight, average)
     return (straight, again) if again.score > alignment.score - WORSE else (mask, alignment)
 
 
