@@ -145,7 +145,13 @@ def perform(job: "Job", memory: int, seconds: float) -> "Outcome":
     from fr_twisted.brain.worker import WorkerDiedError, WorkerProcess, WorkerStartError
 
     with closing(WorkerProcess(job.analysis, Limits(memory=memory, nice=0))) as worker:
-        alarm = threading.Timer(seconds, worker.kill)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            worker.kill()
+
+        alarm = threading.Timer(seconds, end)
         try:
             worker.start()
             alarm.start()
@@ -153,8 +159,8 @@ def perform(job: "Job", memory: int, seconds: float) -> "Outcome":
         except WorkerStartError as error:
             raise CommandError(str(error)) from None
         except WorkerDiedError as error:
-            late = f"it took more than {seconds:.0f} s" if alarm.finished.is_set() else str(error)
-            raise CommandError(f"the analysis ended without a result: {late}", BROKEN) from None
+            why = f"it took more than {seconds:.0f} s" if late.is_set() else str(error)
+            raise CommandError(f"the analysis ended without a result: {why}", BROKEN) from None
         finally:
             alarm.cancel()
 

@@ -391,7 +391,7 @@ class TableTests(SynchronousTestCase):
         found = {(figure.key, figure.note): figure for figure in section.figures}
         self.assertEqual(found["not brains", "cut heads"].value, 0.0)
         self.assertEqual(found["not brains", "wrong headers"].value, 50.0)
-        self.assertAlmostEqual(found["dice 15° rotations gm", ""].aim or 0, 0.978)
+        self.assertAlmostEqual(found["dice 15° rotations gm", "label head on its own grid"].aim or 0, 0.978)
 
     def test_everySectionRenders(self) -> None:
         """Each experiment makes its part from results of any kind: measured, withheld, refused."""

@@ -44,6 +44,8 @@ class CheckTests(SynchronousTestCase):
         gate = check.check_geometry
         self.assert_refused("only 8 slices", gate, good.crop((slice(None), slice(None), slice(46, 54))))
         self.assert_refused("voxels of 10 x 10 x 10 mm", gate, head(size=10.0))
+        flat = Volume(head((200, 220, 36)).data, np.diag([0.5, 0.5, 5.5, 1.0]))
+        self.assert_refused("11 times as long as wide", gate, flat)
         self.assert_refused(
             "field of view of 200 x 220 x 60 mm", gate, good.crop((slice(None), slice(None), slice(30)))
         )
@@ -90,6 +92,10 @@ class VerdictTests(SynchronousTestCase):
             reasons = verdict.of_mask(cut, cut.data > 0)
             self.assertEqual(self.codes(reasons), ["cut-brain"])
             self.assertIn(side, reasons[0].text)
+        padded = whole.data.copy()
+        padded[:, :, 70:] = 0
+        reasons = verdict.of_mask(whole.with_data(padded), padded > 0)
+        self.assertEqual(self.codes(reasons), ["cut-brain"])
         tight = whole.crop(volume.bounding_box(whole.data > 0))
         self.assertEqual(verdict.of_mask(tight, tight.data > 0), [])
 
@@ -108,6 +114,11 @@ class VerdictTests(SynchronousTestCase):
         thick = Volume(np.zeros((4, 4, 4), np.float32), np.diag([1.0, 1.0, 5.0, 1.0]))
         self.assertEqual(self.codes(verdict.of_geometry(thick), Usability.WITH_CARE), ["thick-slices"])
         self.assertEqual(verdict.of_geometry(head()), [])
+        tilted = np.eye(4)
+        tilted[:2, :2] = [[np.cos(0.35), -np.sin(0.35)], [np.sin(0.35), np.cos(0.35)]]
+        for edge in (3.0, 2.9999):
+            oblique = (tilted @ np.diag([edge, edge, 3.0000001, 1.0])).astype(np.float32).astype(np.float64)
+            self.assertEqual(verdict.of_geometry(Volume(np.zeros((4, 4, 4), np.float32), oblique)), [])
 
     def test_coverage(self) -> None:
         """The template in its own field is covered; in half of it, half."""

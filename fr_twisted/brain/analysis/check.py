@@ -19,6 +19,9 @@ MAX_SIDE = round(FIELD_MM[1] / SPACING_MM[0])
 MAX_VOXELS = 100_000_000
 """Of one scan: 0.5 mm voxels over 256 x 256 x 190 mm."""
 
+MOST_ANISOTROPIC = 10.0
+"""Longest over shortest side of a voxel: beyond it, next to nothing is known across the slices."""
+
 FEWEST_PLANES = 16
 
 FEWEST_VALUES = 16
@@ -64,6 +67,11 @@ def check_geometry(scan: Volume) -> None:
         raise UnusableScanError(
             f"voxels of {sides} mm; sides of {SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm can be analysed;"
             " send a 3-D T1 series, and check the units of the header if these numbers look wrong"
+        )
+    if max(spacing) > MOST_ANISOTROPIC * min(spacing):
+        raise UnusableScanError(
+            f"voxels of {sides} mm are {max(spacing) / min(spacing):.0f} times as long as wide; up to"
+            f" {MOST_ANISOTROPIC:g} times can be analysed; send a 3-D T1 series"
         )
     field = [size * count for size, count in zip(spacing, shape, strict=True)]
     if min(field) < FIELD_MM[0] or max(field) > FIELD_MM[1]:

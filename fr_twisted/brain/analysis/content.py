@@ -162,7 +162,7 @@ class Content:
         """One sentence on the lesion candidates."""
         lesions = self.found.lesions
         if lesions is None:
-            return "Not looked for in this scan."
+            return "Not looked for, or withheld: this scan is not usable."
         if not lesions:
             return "Looked for; no candidate was found."
         return "Places to look at; whether they are lesions is for the reader to say."

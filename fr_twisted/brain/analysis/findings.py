@@ -24,7 +24,7 @@ from fr_twisted.brain.analysis.schema import (
     Volumes,
 )
 from fr_twisted.brain.analysis.tissues import Tissues
-from fr_twisted.brain.analysis.verdict import THICK_MM, hopeless, verdict
+from fr_twisted.brain.analysis.verdict import hopeless, thick, verdict
 from fr_twisted.brain.analysis.volume import Array, Volume
 from fr_twisted.model import ScanMeta
 
@@ -49,7 +49,7 @@ def by_part(scan: Volume) -> bool:
     On generated scans of 1 to 3 mm whole voxels are nearer to the truth (grey and white within 1 %, against 2 to 3
     %), at 4 and 5 mm parts are (white within 2 %, against 5 %).
     """
-    return max(scan.spacing) > THICK_MM
+    return thick(scan)
 
 
 def measure(

@@ -169,7 +169,7 @@ class Findings(_Model):
     brain_parenchymal_fraction: Reading | None = Field(description="brain over intracranial volume, 0..1")
     asymmetry: Asymmetries | None
     lesions: tuple[LesionCandidate, ...] | None = Field(
-        description="none: not looked for; empty: looked for, none found"
+        description="none: withheld or not looked for; empty: none found"
     )
     quality: Quality
     geometry: Geometry

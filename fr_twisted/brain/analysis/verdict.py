@@ -8,7 +8,7 @@ from fr_twisted.brain.analysis.align import Alignment
 from fr_twisted.brain.analysis.mixture import CSF, GREY, WHITE, Mixture
 from fr_twisted.brain.analysis.schema import Reason, Usability, Verdict
 from fr_twisted.brain.analysis.template import Template
-from fr_twisted.brain.analysis.volume import Mask, Volume
+from fr_twisted.brain.analysis.volume import Array, Mask, Volume
 
 USABLE, WITH_CARE, NOT_USABLE = Usability
 
@@ -44,10 +44,15 @@ def hopeless(reasons: Iterable[Reason]) -> bool:
     return any(reason.usability is NOT_USABLE for reason in reasons)
 
 
+def thick(scan: Volume) -> bool:
+    """Return whether the slices are thicker than `THICK_MM`, to a thousandth: an oblique affine has rounding errors."""
+    return round(max(scan.spacing), 3) > THICK_MM
+
+
 def of_geometry(scan: Volume) -> list[Reason]:
-    """Return what is wrong with the grid of a scan as it was stored."""
+    """Return what is wrong with the grid of a scan."""
     longest = max(scan.spacing)
-    if longest <= THICK_MM:
+    if not thick(scan):
         return []
     text = (
         f"slices of {longest:.3g} mm: the cortex is thinner than a voxel, volumes are less certain than at 1"
@@ -76,17 +81,28 @@ def of_mask(head: Volume, mask: Mask) -> list[Reason]:
 
 
 def _cut_faces(head: Volume, mask: Mask) -> list[str]:
+    """Return the sides at which the brain ends in a plane, at the field's edge or where blank planes begin.
+
+    Blank planes are what a cut scan is filled up with when it is brought to another grid.
+    """
     found = []
     for axis, names in enumerate(FACES):
         depth = head.spacing[axis] + CUT_DEPTH_MM
         most = 2 * np.pi * CUT_RADIUS_MM * depth
         plane_mm2 = head.voxel_ml * 1000 / head.spacing[axis]
         planes = np.moveaxis(mask, axis, 0)
-        for plane, name in zip((planes[0], planes[-1]), names, strict=True):
-            area = float(np.count_nonzero(plane)) * plane_mm2
+        for end, name in zip(_filled(head.data, axis), names, strict=True):
+            area = float(np.count_nonzero(planes[end])) * plane_mm2
             if area > most:
                 found.append(f"{name} ({area / 100:.0f} cm2 of brain in the outermost slice)")
     return found
+
+
+def _filled(data: Array, axis: int) -> tuple[int, int]:
+    """Return the first and the last plane across ``axis`` that are not all zero."""
+    other = tuple(k for k in range(3) if k != axis)
+    planes = np.flatnonzero(data.any(axis=other))
+    return int(planes[0]), int(planes[-1])
 
 
 def coverage(head: Volume, alignment: Alignment, template: Template) -> float:

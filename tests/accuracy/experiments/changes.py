@@ -16,7 +16,7 @@ from tests.accuracy.targets import AS_UNROTATED
 HEADS = 2
 PLAIN = "as it is: 3 % noise, 5 % field"
 ROTATIONS = ("turned 15° about x", "turned 15° about y", "turned 15° about z", "turned 15° about all three")
-OWN_GRID = (PLAIN, "1 % noise", "5 % noise", "9 % noise", "20 % field", "40 % field", ROTATIONS[-1])
+OWN_GRID = (PLAIN, "1 % noise", "5 % noise", "9 % noise", "20 % field", "40 % field", *ROTATIONS)
 """Measured also of the label head at its own size and place, whose voxels hold one tissue each unless it is turned."""
 
 LABEL_HEAD = "label head"
@@ -170,7 +170,7 @@ def section(changed: Found, same: Found, traps: list[tuple[Trap, Result]], own: 
         trap_table(traps),
         "A header that mirrors left and right, or that is wrong by a few per cent, cannot be seen by any analysis.",
     )
-    return Section("Changes to one head", blocks, tuple(figures(own, traps)))
+    return Section("Changes to one head", blocks, tuple(figures(own, changed, traps)))
 
 
 def _dice_row(label: str, results: Sequence[Result]) -> list[str]:
@@ -206,19 +206,12 @@ def _same_row(label: str, results: Sequence[Result], plainly: Sequence[Result]) 
     return label, "yes" if all(same) else f"**{same.count(False)} of {len(same)} differ**"
 
 
-def figures(own: Found, traps: list[tuple[Trap, Result]]) -> list[Figure]:
-    """Return the figures that have targets; of the rotations the lowest mean."""
-    found = []
-    names = ("skull", "gm", "wm")
-    for what, label in (("3 % noise", PLAIN), ("9 % noise", "9 % noise")):
-        found += [Figure(f"dice {what} {name}", _dice(own[label], name)) for name in names]
-    for name in names:
-        turned = [
-            value for label in ROTATIONS if label in own and (value := _dice(own[label], name)) is not None
-        ]
-        straight = _dice(own[PLAIN], name)
-        aim = None if straight is None else straight - AS_UNROTATED
-        found.append(Figure(f"dice 15° rotations {name}", min(turned) if turned else None, aim=aim))
+def figures(own: Found, changed: Found, traps: list[tuple[Trap, Result]]) -> list[Figure]:
+    """Return the figures that have targets, of the label head on its own grid and of the drawn heads."""
+    found = [
+        *_dice_figures(own, "label head on its own grid"),
+        *_dice_figures(changed, f"{HEADS} drawn heads"),
+    ]
     cut_labels = {each.label for each in REJECTED if each.cut}
     cuts = [pair for pair in traps if pair[0].case.label in cut_labels]
     found.append(Figure("not brains", caught_share(cuts), "cut heads"))
@@ -226,6 +219,20 @@ def figures(own: Found, traps: list[tuple[Trap, Result]]) -> list[Figure]:
         Figure("not brains", caught_share([pair for pair in traps if pair not in cuts]), "wrong headers")
     )
     return found
+
+
+def _dice_figures(found: Found, note: str) -> list[Figure]:
+    """Return the figures of Dice; of the rotations the lowest mean."""
+    figures = []
+    names = ("skull", "gm", "wm")
+    for what, label in (("3 % noise", PLAIN), ("9 % noise", "9 % noise")):
+        figures += [Figure(f"dice {what} {name}", _dice(found[label], name), note) for name in names]
+    for name in names:
+        turned = [value for label in ROTATIONS if (value := _dice(found[label], name)) is not None]
+        straight = _dice(found[PLAIN], name)
+        aim = None if straight is None else straight - AS_UNROTATED
+        figures.append(Figure(f"dice 15° rotations {name}", min(turned) if turned else None, note, aim))
+    return figures
 
 
 EXPERIMENT = Experiment("changes", cases, report)

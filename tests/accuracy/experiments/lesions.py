@@ -132,7 +132,8 @@ def section(with_lesions: Sequence[Result], clean: Sequence[Result]) -> Section:
         f" {outcomes(result.outcome for result in clean)}. Lesions of a scan whose numbers are withheld count"
         " as missed.",
     )  # fmt: skip
-    return Section("Lesions", blocks, tuple(figures(deep, false, len(clean))))
+    looked = sum(result.findings is not None and result.findings.lesions is not None for result in clean)
+    return Section("Lesions", blocks, tuple(figures(deep, false, looked)))
 
 
 def _of(painted: Sequence[Painted], kind: LesionKind) -> list[Painted]:
