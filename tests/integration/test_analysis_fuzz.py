@@ -6,6 +6,7 @@ FR_FUZZ_EXAMPLES=1000 makes a campaign of it (`tests.fuzzing`).
 import json
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hypothesis import given
@@ -33,9 +34,10 @@ class ReadingTests(SynchronousTestCase):
 
     def read_or_refuse(self, content: bytes, kind: PayloadFormat) -> None:
         """``content`` is read or refused, and nothing is said of the patient."""
-        path = Path("payload")
-        path.write_bytes(content)
-        reason = read_or_refuse(path, kind)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "payload"
+            path.write_bytes(content)
+            reason = read_or_refuse(path, kind)
         for private in ("Doe", "Jane", "1970"):
             self.assertNotIn(private, reason)
 
@@ -81,7 +83,9 @@ class ExamineTests(SynchronousTestCase):
 
     def examine(self, data: Any, affine: Any) -> None:
         """Examine a scan; warnings are errors, and so is a number that is none."""
-        path = Path("payload")
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name) / "payload"
         path.write_bytes(nifti_bytes(data, affine))
         meta = ScanMeta(patient_id="P1", format=PayloadFormat.NIFTI)
         try:
