@@ -73,12 +73,14 @@ def pooled(folder: Path) -> None:
             reactor, ANALYSIS, slots=WORKERS, time_limit=TIME_LIMIT, limits=Limits(nice=0), max_jobs=2 * SCANS
         )
         await pool.start()
-        todo = jobs(folder)
-        await gatherResults([pool.run(job) for job in todo[:WORKERS]])
-        since = time.perf_counter()
-        await gatherResults([pool.run(job) for job in todo])
-        _tell(time.perf_counter() - since, True)
-        await pool.stop()
+        try:
+            todo = jobs(folder)
+            await gatherResults([pool.run(job) for job in todo[:WORKERS]])
+            since = time.perf_counter()
+            await gatherResults([pool.run(job) for job in todo])
+            _tell(time.perf_counter() - since, True)
+        finally:
+            await pool.stop()
 
     task.react(lambda reactor: Deferred.fromCoroutine(measured(reactor)))
 
