@@ -179,6 +179,10 @@ class PoorScanTests(SynchronousTestCase):
         """A head whose vertex lies outside the field is not usable, and no volume is given."""
         self.assert_withheld(head().volume[:, :, :70], "cut-brain")
 
+    def test_drownedInNoise(self) -> None:
+        """A head with more noise than a fifth of white matter is not usable for it, and no volume is given."""
+        self.assert_withheld(generate(replace(RECIPE, noise=0.22)).volume, "low-snr")
+
     def test_anotherContrast(self) -> None:
         """A brain whose fluid is bright is not usable for its contrast, or because it matches no T1 template."""
         brightest = int(np.percentile(head().volume, 99))

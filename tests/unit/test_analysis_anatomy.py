@@ -112,7 +112,7 @@ class VentricleTests(SynchronousTestCase):
 
     def test_ownVentricles(self) -> None:
         """Those of the template are found with a Dice above 0.85, and nothing else."""
-        true = np.maximum(average().ventricles, average().fourth_ventricle) > 0.5
+        true = average().ventricles > 0.5
         found = self.found(labelled())
         self.assertGreater(2 * (true & found).sum() / (true.sum() + found.sum()), 0.85)
 
@@ -128,7 +128,7 @@ class VentricleTests(SynchronousTestCase):
         """Fluid that does not hang together with the ventricles, or lies near the surface, is not taken."""
         labels = labelled()
         deep = ball(labels.shape, 60) & (labels > 0)
-        labels[(average().ventricles > 0.1) | (average().fourth_ventricle > 0.1)] = Label.WHITE
+        labels[average().ventricles > 0.1] = Label.WHITE
         self.assertFalse(self.found(np.where(deep, labels, labels).astype(np.uint8)).any())
 
 

@@ -1,8 +1,8 @@
 """Takes noise off flat tissue and leaves borders: nonlinear diffusion, as strong as the noise that is measured.
 
 P. Perona and J. Malik, IEEE PAMI 12, 1990; for MR images G. Gerig et al., IEEE TMI 11, 1992. A difference between
-neighbours far above the noise is a border and stays. Without it, 9 % noise costs ten points of Dice in white matter;
-at 1 % it changes next to nothing.
+neighbours far above the noise is a border and stays. Without it white matter lost 4 to 9 points
+of Dice at 9 % noise, on two kinds of generated scans for development.
 """
 
 import numpy as np

@@ -1,23 +1,19 @@
 """The gates of the quality readings: from which value on the numbers need care, and from which they are withheld.
 
-The gates stand where, on generated scans for development, errors began to leave the accuracy that docs/accuracy.md
-gives (care) and where they were worthless (refusal). None of them was published; MRIQC warns of universal ones.
+Where they stand is judgement, with generated scans for development at hand: none was fitted, and none was published.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fr_twisted.brain.analysis import methods
 from fr_twisted.brain.analysis.quality import Background, Signal
 from fr_twisted.brain.analysis.schema import Quality, QualityReading, Reason, Usability
-
-METHOD = "quality"
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Of one reading. Beyond ``care`` or ``refuse`` means below for ``high`` (more is better), else above; None:
-    never.
-    """
+    """Of one reading. Beyond ``care`` or ``refuse`` means below for ``high`` (more is better), else above."""
 
     name: str
     code: str
@@ -25,7 +21,7 @@ class Gate:
     digits: int
     high: bool
     care: float
-    refuse: float | None
+    refuse: float
     usual: str
     what: str
     """What a reader is told beyond it; ``{value}`` is put in."""
@@ -35,7 +31,7 @@ class Gate:
         if value is None:
             return Usability.USABLE
         sign = 1 if self.high else -1
-        if self.refuse is not None and sign * value < sign * self.refuse:
+        if sign * value < sign * self.refuse:
             return Usability.NOT_USABLE
         return Usability.WITH_CARE if sign * value < sign * self.care else Usability.USABLE
 
@@ -44,7 +40,7 @@ class Gate:
         return QualityReading(
             value=None if value is None else round(value, self.digits),
             unit=self.unit,
-            method=METHOD,
+            method=methods.QUALITY,
             usability=self.judge(value),
             usual=self.usual,
         )

@@ -1,9 +1,9 @@
 """Finds the middle between the hemispheres: the warped template's, then where the brain is most like its mirror image.
 
 The template is symmetric about its plane x = 0. The warp bends that plane to the brain, to a millimetre or so; half
-a millimetre of it is four points of the index of small ventricles. So each place of the middle is moved to where what
-lies left and right of it within a few millimetres is most alike (the local symmetry of Y. Liu et al., IEEE TMI 20,
-2001, as a sum of squared differences).
+a millimetre of it is three points of the index of the template's own ventricles. So each place of the middle is moved
+to where what lies left and right of it within a few millimetres is most alike (the local symmetry of Y. Liu et al.,
+IEEE TMI 20, 2001, as a sum of squared differences).
 """
 
 import numpy as np
@@ -60,7 +60,7 @@ def _bridged(warp: Warp, template: Template) -> Plane:
     step = float(template.affine[0, 0])
     x = np.arange(template.t1.shape[0]) * step + template.affine[0, 3]
     band = np.abs(x) <= BAND_MM
-    near = np.maximum(warp.warped(template.ventricles), warp.warped(template.fourth_ventricle)) > 0.2
+    near = warp.warped(template.ventricles) > 0.2
     away = ndimage.distance_transform_edt(~near) * step > CLEAR_MM
     weight = (away & (template.mask > 0.5))[band].astype(np.float64)
     return -_averaged((warp.field[0][band] * step * weight).sum(0), weight.sum(0), BRIDGE_MM / step)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +80,10 @@ def examine(payload: Path, meta: ScanMeta, watch: Watch = unwatched) -> tuple[Fi
         del scan
     with watch("quality"):
         air = quality.background(head)
-    found = measure(head, air, reasons, watch)
+    found = measure(head, Found(air, reasons), watch)
     with watch("findings"):
-        readings = gates.values(air, found.signal, found.covered, found.score)
-        found.reasons.extend(gates.reasons(readings, air))
+        readings = found.readings()
+        found.reasons += gates.reasons(readings, air)
         published = findings.collect(found.measured, found.reasons, gates.quality(readings), stored, meta)
     shown = found.measured.lesions if found.measured and published.lesions is not None else ()
     return published, Anatomy(head, found.box, found.labels, shown)
@@ -93,35 +93,54 @@ def examine(payload: Path, meta: ScanMeta, watch: Watch = unwatched) -> tuple[Fi
 class Found:
     """What the stages found so far; they stop at a reason that forbids the use of the numbers."""
 
-    box: Box
-    labels: NDArray[np.uint8]
+    air: quality.Background
     reasons: list[Reason]
+    box: Box = ()
+    labels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
     score: float | None = None
     covered: float | None = None
     signal: quality.Signal | None = None
     measured: findings.Measured | None = None
 
+    def readings(self) -> dict[str, float | None]:
+        """Return the quality readings, as far as there are any."""
+        return gates.values(self.air, self.signal, self.covered, self.score)
 
-def measure(head: Volume, air: quality.Background, reasons: list[Reason], watch: Watch = unwatched) -> Found:
-    """Return what is found in a head in standard form.
+    def hopeless(self) -> bool:
+        """Return whether a reason or a reading forbids the use of the numbers."""
+        return verdict.hopeless(self.reasons + gates.reasons(self.readings(), self.air))
+
+
+@dataclass(frozen=True)
+class Located:
+    """A brain in its head: ``mask`` of the head; ``brain`` and ``inside`` in the ``box`` around it; ``small``: 2 mm."""
+
+    mask: Mask
+    box: Box
+    brain: Volume
+    inside: Mask
+    small: Volume
+    alignment: Alignment
+
+
+def measure(head: Volume, found: Found, watch: Watch = unwatched) -> Found:
+    """Return what is found in a head in standard form, added to ``found``.
 
     Raises:
         UnusableScanError: there is no brain in it.
     """
     average = template.load()
-    mask, alignment = locate(head, average, watch)
-    box = bounding_box(mask, MARGIN)
-    brain, inside = head.crop(box), mask[box]
-    found = Found(box, inside.astype(np.uint8) * 0, reasons + verdict.of_mask(head, mask))
-    found.score, found.covered = alignment.score, verdict.coverage(head, alignment, average)
-    if not verdict.hopeless(
-        found.reasons + gates.reasons(gates.values(air, None, found.covered, found.score), air)
-    ):
-        segment(found, brain, inside, alignment, watch)
+    located = locate(head, average, watch)
+    found.box, found.labels = located.box, np.zeros(located.inside.shape, np.uint8)
+    found.reasons = found.reasons + verdict.of_mask(head, located.mask)
+    found.score = located.alignment.score
+    found.covered = verdict.coverage(head, located.alignment, average)
+    if not found.hopeless():
+        segment(found, located, average, watch)
     return found
 
 
-def locate(head: Volume, average: template.Template, watch: Watch) -> tuple[Mask, Alignment]:
+def locate(head: Volume, average: template.Template, watch: Watch) -> Located:
     """Return the brain in a head and how the template lies in it; a tilted head is stripped again upright.
 
     Raises:
@@ -131,38 +150,31 @@ def locate(head: Volume, average: template.Template, watch: Watch) -> tuple[Mask
         mask = skullstrip.brain_mask(head.data)
         check.check_brain(head, mask)
     with watch("align"):
-        alignment = _aligned(head, mask, average)
-    turn, degrees = upright.tilt(alignment, head)
+        first = _located(head, mask, average)
+    turn, degrees = upright.tilt(first.alignment, head)
     if degrees <= upright.MOST_DEGREES:
-        return mask, alignment
+        return first
     with watch("skull strip"):
         straight = upright.straight_mask(head, turn)
     if not straight.any():
-        return mask, alignment
+        return first
     with watch("align"):
-        again = _aligned(head, straight, average)
-    return (straight, again) if again.score > alignment.score - WORSE else (mask, alignment)
+        again = _located(head, straight, average)
+    return again if again.alignment.score > first.alignment.score - WORSE else first
 
 
-def _aligned(head: Volume, mask: Mask, average: template.Template) -> Alignment:
+def _located(head: Volume, mask: Mask, average: template.Template) -> Located:
     box = bounding_box(mask, MARGIN)
-    return align(*brain_at_2mm(head.crop(box), mask[box]), average)
+    brain, inside = head.crop(box), mask[box]
+    small, small_mask = brain_at_2mm(brain, inside)
+    return Located(mask, box, brain, inside, small, align(small, small_mask, average))
 
 
-def segment(found: Found, brain: Volume, inside: Mask, alignment: Alignment, watch: Watch) -> None:
-    """Measure the brain, and add to ``found``.
-
-    Args:
-        found: what there is so far.
-        brain: the box around it.
-        inside: its mask in the box.
-        alignment: of the template.
-        watch: as in `run`.
-    """
-    average = template.load()
+def segment(found: Found, located: Located, average: template.Template, watch: Watch) -> None:
+    """Measure the brain, and add to ``found``."""
+    brain, inside = located.brain, located.inside
     with watch("align"):
-        small, _ = brain_at_2mm(brain, inside)
-        warped = warp.warp(small, alignment, average)
+        warped = warp.warp(located.small, located.alignment, average)
     with watch("bias and tissues"):
         clean = denoise.denoised(brain.data, denoise.noise(brain.data, inside))
         maps = priors(brain, warped, average)
@@ -173,14 +185,14 @@ def segment(found: Found, brain: Volume, inside: Mask, alignment: Alignment, wat
     with watch("quality"):
         white = found.labels == Label.WHITE
         found.signal = quality.signal(brain.data, split.bias, white, inside, split.mixture)
-    if verdict.hopeless(found.reasons):
+    if found.hopeless():
         return
     with watch("ventricles"):
         found.labels[ventricles.ventricles(found.labels, brain, warped, average)] = Label.VENTRICLE
     with watch("lesions"):
         spots = lesions.find(split.values, found.labels, maps, split.mixture, brain, warped.to_template)
     with watch("asymmetry"):
-        middle = midline.midline(small, warped, average)
+        middle = midline.midline(located.small, warped, average)
         right = asymmetry.rightward(middle, brain, warped, average)
         found.measured = findings.measure(brain, split, found.labels, right, spots)
 

@@ -20,8 +20,8 @@ DATA = files("fr_twisted.brain.analysis") / "data"
 class Template:
     """The MNI ICBM152 2009a symmetric brain at 2 mm, axes right, anterior, superior.
 
-    ``t1`` has 1 at the 95th percentile of the brain; the others are probabilities, 0..1. ``ventricles``: lateral and
-    third; ``fluid`` holds them too;
+    ``t1`` has 1 at the 95th percentile of the brain; the others are probabilities, 0..1. ``ventricles``: lateral,
+    third and fourth; ``fluid`` holds them too;
     ``deep``: of grey matter, to be deep.
     """
 
@@ -33,7 +33,6 @@ class Template:
     fluid: Array
     deep: Array
     ventricles: Array
-    fourth_ventricle: Array
 
     def volume(self, data: Array) -> Volume:
         """Return one of the maps in its place (MNI millimetres)."""
@@ -57,4 +56,6 @@ def load() -> Template:
         t1 = stored["t1"].astype(np.float32)
         affine = stored["affine"]
     bright = np.percentile(t1[mask > 0.5], 95).astype(np.float32)
-    return Template(affine, t1 / bright, grey, white, mask, fluid, _deep(mask.shape, affine), *cavities)
+    return Template(
+        affine, t1 / bright, grey, white, mask, fluid, _deep(mask.shape, affine), np.maximum(*cavities)
+    )

@@ -1,4 +1,4 @@
-"""Strips a tilted head once more as if it had lain straight: the nets have seen few tilted heads."""
+"""Strips a tilted head once more as if it had lain straight, for the nets do worse on tilted heads."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from fr_twisted.brain.analysis.skullstrip import brain_mask
 from fr_twisted.brain.analysis.volume import Affine, Mask, Volume, transfer
 
 MOST_DEGREES = 9.0
-"""A head turned further against the template is stripped again, which raises the Dice of its mask by .002 to .004."""
+"""A head turned further against the template is stripped again; of six, the mask gained up to .004 of Dice."""
 
 
 def tilt(alignment: Alignment, head: Volume) -> tuple[Affine, float]:

@@ -36,7 +36,7 @@ def ventricles(labels: NDArray[np.uint8], brain: Volume, warp: Warp, template: T
         warp: of the template to it.
         template: whose ventricles are the seeds.
     """
-    expected = np.maximum(warp.warped(template.ventricles), warp.warped(template.fourth_ventricle))
+    expected = warp.warped(template.ventricles)
     reach = _reach(expected, warp.warped(template.fluid), template.volume(expected).spacing)
     fluid = labels == Label.FLUID
     fluid &= warp.placed(reach, brain, "nearest") > 0

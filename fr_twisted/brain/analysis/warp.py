@@ -15,8 +15,8 @@ from fr_twisted.brain.analysis.template import Template
 from fr_twisted.brain.analysis.volume import Affine, Array, Volume, ndimage, transfer
 
 LEVELS = ((4.0, 12), (3.0, 8))
-"""Coarse to fine: distance of the lattice (mm) and number of steps. A step of 8 mm before these changes nothing, one
-of 2 mm takes twice the time and moves no tissue volume by 0.1 %.
+"""Coarse to fine: distance of the lattice (mm) and number of steps. A step of 8 mm before these changed nothing, one
+of 2 mm took twice the time.
 """
 
 FLUID_SIGMA, ELASTIC_SIGMA = 1.0, 1.0
