@@ -101,7 +101,7 @@ class HeadTests(SynchronousTestCase):
     def test_ventricleDepth(self) -> None:
         """The ventricles lie in their box, at no depth; lateral ones reach tissue 3 mm away by growing some 3 mm."""
         head = load_head()
-        box, depth = ventricle_depth()
+        box, depth = ventricle_depth(one_sided=False)
         whole = (head.codes & (RIGHT - 1)) == Tissue.VENTRICLE
         inside = whole[box]
         self.assertEqual(int(inside.sum()), int(whole.sum()))
@@ -110,3 +110,13 @@ class HeadTests(SynchronousTestCase):
         x = np.arange(box[0].start, box[0].stop)[:, None, None]
         lateral = (np.abs(x - head.midline[box[1:]]) > 14) & (away == 3)
         self.assertApproximates(float(depth[lateral].mean()) / 32, 2.5, 0.4)
+
+    def test_oneSidedGrowthSparesTheMiddle(self) -> None:
+        """A ventricle that grows alone leaves third, fourth and septum as they are, and else grows as both would."""
+        head = load_head()
+        (box, both), (_, alone) = ventricle_depth(one_sided=False), ventricle_depth(one_sided=True)
+        solid = (head.codes[box] & (RIGHT - 1)) != Tissue.VENTRICLE
+        x = np.arange(box[0].start, box[0].stop)[:, None, None]
+        aside = np.abs(x - head.midline[box[1:]])
+        self.assertTrue(np.all(alone[solid & (aside < 4)] == 255))
+        np.testing.assert_array_equal(alone[aside > 12], both[aside > 12])

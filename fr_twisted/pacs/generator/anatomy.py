@@ -41,7 +41,7 @@ def _grow(codes: Codes, recipe: Recipe, growth: float) -> Codes:
     """Return a copy where tissue within ``growth``, give or take a fifth, of the ventricles is ventricle."""
     rng = np.random.default_rng((0x5645, recipe.fields_seed))
     codes = codes.copy()
-    box, depth = ventricle_depth()
+    box, depth = ventricle_depth(recipe.ventricle_side != 0)
     part = codes[box]
     limit = random_field(rng, FIELD_KNOTS, 0.8, 1.2).over(part.shape).whole() * np.float32(32 * growth)
     tissue = part & (RIGHT - 1)

@@ -139,12 +139,16 @@ VENTRICLE_REACH = 6
 """How far ventricles can grow, mm."""
 
 MIDDLE_SHARE = 0.4
-"""Growth of the ventricles near the midline (third, fourth) against that of the lateral ones."""
+"""Growth of the ventricles near the midline (third, fourth) against that of the lateral ones, when both sides grow."""
 
 
 @functools.cache
-def ventricle_depth() -> tuple[tuple[slice, ...], NDArray[np.uint8]]:
-    """Return a box around the ventricles and, in 1/32 mm (255 at most), by how much they must grow to reach a voxel."""
+def ventricle_depth(one_sided: bool) -> tuple[tuple[slice, ...], NDArray[np.uint8]]:
+    """Return a box around the ventricles and, in 1/32 mm (255 at most), by how much they must grow to reach a voxel.
+
+    Where a growth is ``one_sided`` it is the lateral ventricle's alone: third and fourth have no sides, and the septum
+    between the lateral ones does not dissolve.
+    """
     head = load_head()
     tissue = head.codes & (RIGHT - 1)
     places = [np.flatnonzero((tissue == Tissue.VENTRICLE).any(axes)) for axes in ((1, 2), (0, 2), (0, 1))]
@@ -157,6 +161,8 @@ def ventricle_depth() -> tuple[tuple[slice, ...], NDArray[np.uint8]]:
     distance = ndimage.gaussian_filter(signed.astype(np.float32), 0.7)
     x = np.arange(box[0].start, box[0].stop, dtype=np.float32)[:, None, None]
     aside = np.clip((np.abs(x - head.midline[box[1:]]) - 4) / 8, 0, 1)
-    ease = MIDDLE_SHARE + (1 - MIDDLE_SHARE) * aside * aside * (3 - 2 * aside)
-    depth = np.clip(np.ceil(distance / ease * 32), 0, 255).astype(np.uint8)
+    middle = 0.0 if one_sided else MIDDLE_SHARE
+    ease = middle + (1 - middle) * aside * aside * (3 - 2 * aside)
+    steps = np.ceil(distance / np.maximum(ease, np.float32(1e-3)) * 32)
+    depth = np.where(ease > 0, np.clip(steps, 0, 255), 255).astype(np.uint8)
     return box, depth

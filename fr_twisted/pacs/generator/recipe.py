@@ -68,7 +68,7 @@ class Recipe:
     """Thickness of cortex that gave way to fluid; on the average of places."""
     atrophy_side: int = 0
     ventricles: float = 0.0
-    """Growth of the lateral ventricles into the tissue around; the third and fourth grow by less."""
+    """Growth of the lateral ventricles into the tissue around; the third and fourth grow by less, of one side not."""
     ventricle_side: int = 0
     lesion_count: int = 0
     """Lesions that are drawn when ``lesions`` is None."""
@@ -90,6 +90,8 @@ class Recipe:
     ghost: float = 0.0
     """Brightness of the ghost, relative to the image, half a field of view away along ``ghost_axis``."""
     ghost_axis: int = 1
+    mixed: bool = True
+    """Whether a voxel at a border holds parts of several tissues, as in a patient; else the nearest tissue alone."""
     blur: float = 0.5
     """Standard deviation of the point spread."""
     gain: float = 1.0

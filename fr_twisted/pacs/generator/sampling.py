@@ -26,7 +26,9 @@ class Sampled:
     counts: NDArray[np.float64]
 
 
-def sample(codes: Codes, pose: Pose, grid: Grid, levels: Floats, table: NDArray[np.uint8]) -> Sampled:
+def sample(
+    codes: Codes, pose: Pose, grid: Grid, levels: Floats, table: NDArray[np.uint8], mixed: bool = True
+) -> Sampled:
     """Return what lies at the fine voxels of ``grid``.
 
     Fine voxels that are averaged later are each of one tissue, the nearest voxel's. Others are mixed of the eight
@@ -40,6 +42,7 @@ def sample(codes: Codes, pose: Pose, grid: Grid, levels: Floats, table: NDArray[
         grid: of the scan.
         levels: brightness of each code (32).
         table: `Label` of each code (32).
+        mixed: False: fine voxels are each of one tissue anyway.
     """
     shape = grid.fine_shape
     tracks = _Tracks(pose, grid, codes.shape)
@@ -53,7 +56,7 @@ def sample(codes: Codes, pose: Pose, grid: Grid, levels: Floats, table: NDArray[
         np.take(flat, _index(half_on, codes.shape), out=nearest[i], mode="clip")
         labels[i] = table[nearest[i]]
         counts += np.bincount(nearest[i].reshape(-1), minlength=len(counts))
-        if max(grid.blocks) > 1:
+        if max(grid.blocks) > 1 or not mixed:
             image[i] = levels[nearest[i]]
         else:
             mixture = _Mixture(flat, places, codes.shape)

@@ -85,7 +85,7 @@ def set_scene(recipe: Recipe) -> Scene:
     head, grid = load_head(), grid_of(recipe.spacing)
     anatomy = shape_anatomy(head, recipe)
     pose = pose_of(recipe, head)
-    fine = sample(anatomy, pose, grid, palette(recipe), label_table())
+    fine = sample(anatomy, pose, grid, palette(recipe), label_table(), recipe.mixed)
     add_texture(fine.image, fine.codes, recipe)
     return Scene(recipe, head, grid, pose, anatomy, fine)
 
