@@ -244,8 +244,9 @@ def ventricles(
 ) -> dict[str, NDArray[np.float64]]:
     """Return where the lateral and third ventricles (``vent``) and the fourth (``vent4``) are: 0 or 1 (i, j, k), 1 mm.
 
-    Lateral and third: the connected part of 12 to 25 mL, across the midline, of what is mostly fluid and lies over 6 mm
-    below the surface. Fourth: the largest dark part in its box behind the brain stem (MNI mm).
+    Lateral: the connected part of 12 to 25 mL, across the midline, of what is mostly fluid and lies over 6 mm below the
+    surface. Third: the fluid between the thalami (MNI mm), so narrow that averaging left little of it. Fourth: the
+    largest dark part in its box behind the brain stem.
     """
     depth = ndimage.distance_transform_edt(mask)
     axes = np.ogrid[tuple(slice(0, n) for n in mask.shape)]
@@ -254,11 +255,12 @@ def ventricles(
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     middle = np.array([0.0, *ndimage.mean(x + 0 * mask, labels, range(1, count + 1))])
     lateral = [n for n in range(1, count + 1) if 12_000 < sizes[n] < 25_000 and abs(middle[n]) < 2]
+    third = (np.abs(x) < 5) & (y > -26) & (y < 4) & (z > -13) & (z < 9) & (csf > 0.3)
     box = (np.abs(x) < 13) & (y > -58) & (y < -32) & (z > -46) & (z < -20)
     labels4, _ = ndimage.label(box & (t1 < 150) & (csf > 0.35) & (depth > 8))
     sizes4 = np.bincount(labels4.ravel())
     sizes4[0] = 0
-    found = {"vent": np.isin(labels, lateral), "vent4": labels4 == sizes4.argmax()}
+    found = {"vent": np.isin(labels, lateral) | third, "vent4": labels4 == sizes4.argmax()}
     return {name: part.astype(np.float64) for name, part in found.items()}
 
 

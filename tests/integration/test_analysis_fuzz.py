@@ -117,8 +117,8 @@ class ExamineTests(SynchronousTestCase):
     def test_anyMask(self, scan: Any, data: st.DataObject) -> None:
         """The same with whatever the skull strip might see in them."""
 
-        def see(head: Any) -> Any:
-            return data.draw(strange_masks(head.shape))
+        def see(head: Any, _seen: Any) -> Any:
+            return data.draw(strange_masks(head.data.shape))
 
         for module in (skullstrip, upright):
             self.patch(module, "brain_mask", see)

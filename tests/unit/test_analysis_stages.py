@@ -103,13 +103,35 @@ class SkullStripTests(SynchronousTestCase):
         """The box is that of the largest part, a tenth larger on each side; nothing seen is no box."""
         seen = np.zeros((40, 40, 40), np.float32)
         seen[10:30, 15:25, 10:30] = 1
-        box = skullstrip.brain_box(np.zeros((80, 40, 40), np.float32), seen)
+        box = skullstrip.brain_box(seen, (80, 40, 40))
         self.assertEqual(box, (slice(16, 64), slice(14, 26), slice(8, 32)))
-        self.assertIsNone(skullstrip.brain_box(seen, seen * 0))
+        self.assertIsNone(skullstrip.brain_box(seen * 0, seen.shape))
 
     def test_constant(self) -> None:
         """An image of one value has no brain, and the nets are not asked."""
-        self.assertFalse(skullstrip.brain_mask(np.ones((20, 20, 20), np.float32)).any())
+        head = Volume(np.ones((20, 20, 20), np.float32), np.eye(4))
+        self.patch(skullstrip, "_session", self.fail)
+        seen = skullstrip.glimpse(head)
+        self.assertFalse(seen.mask(head.data.shape).any())
+        self.assertFalse(skullstrip.brain_mask(head, seen).any())
+
+    def test_glimpse(self) -> None:
+        """What the first net sees lies where it is in the patient, whatever the voxels."""
+        blob = np.zeros((skullstrip.BOX_GRID,) * 3, np.float32)
+        blob[32:64, 64:96, :64] = 1
+        self.patch(skullstrip, "_run", lambda *_: blob)
+        affine = np.diag([2.0, 1.0, 3.0, 1.0])
+        affine[:3, 3] = (-64, 10, 5)
+        head = Volume(np.random.default_rng(1).random((64, 96, 40), np.float32), affine)
+        seen = skullstrip.glimpse(head)
+        places = [
+            (volume.affine @ [*np.argwhere(inside).mean(0), 1])[:3]
+            for volume, inside in ((seen.brain, blob > 0), (head, seen.mask(head.data.shape)))
+        ]
+        np.testing.assert_allclose(places[0], places[1], atol=0.5)
+        np.testing.assert_allclose(
+            places[0], (-64 - 1 + 32 * 3 / 2, 10 - 0.5 + 96 * 5 / 8, 5 - 1.5 + 30), atol=0.5
+        )
 
 
 class AlignTests(SynchronousTestCase):

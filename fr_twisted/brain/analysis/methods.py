@@ -18,10 +18,12 @@ _TISSUES = (
 METHODS = {
     INTRACRANIAL: (
         "Skull strip with the two nets of deepbet 1.0.2 on a grid of 192 voxels a side; a head that is tilted by more"
-        " than 9 degrees is stripped again upright. The volume is that of the stripped brain with the fluid about it;"
+        " than 9 degrees is turned upright first. The volume is that of the stripped brain with the fluid about it;"
         " fluid that the nets leave out at the skull is missing, the more the more a brain has shrunk."
     ),
-    TISSUES_BY_VOXEL: _TISSUES + "Each voxel is counted as the tissue that fills most of it.",
+    TISSUES_BY_VOXEL: _TISSUES
+    + "Each voxel is counted as fluid where fluid fills more than half of it, else as the larger of the grey and white"
+    " matter in it.",
     TISSUES_BY_PART: _TISSUES
     + "Each voxel is counted by the parts of tissue in it, because the slices are thick.",
     VENTRICLES: (

@@ -26,13 +26,13 @@ STEP_MM = 0.5
 FURTHEST_MM = 4.0
 """How far the middle may be moved."""
 
-REACH_MM = 6.0
+REACH_MM = 4.0
 """How far from the middle left and right are compared: further out hemispheres and ventricles truly differ."""
 
 LARGEST = np.float32(0.6)
 """Squared differences count up to this, in units of `fr_twisted.brain.analysis.warp.standardised`."""
 
-STAY = 0.002
+STAY = 0.001
 """Cost of a move, per mm squared."""
 
 WINDOW_MM, SMOOTH_MM = 4.0, 3.0

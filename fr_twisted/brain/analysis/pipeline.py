@@ -42,9 +42,6 @@ Watch = Callable[[str], AbstractContextManager[None]]
 MARGIN = 4
 """Voxels kept about the brain, for smoothing and neighbours."""
 
-WORSE = 0.01
-"""By how much the second skull strip of a tilted head may match worse than the first and still be taken."""
-
 
 def unwatched(_stage: str) -> AbstractContextManager[None]:
     """Watch nothing."""
@@ -141,26 +138,23 @@ def measure(head: Volume, found: Found, watch: Watch = unwatched) -> Found:
 
 
 def locate(head: Volume, average: template.Template, watch: Watch) -> Located:
-    """Return the brain in a head and how the template lies in it; a tilted head is stripped again upright.
+    """Return the brain in a head and how the template lies in it; a tilted head is stripped as if it lay straight.
 
     Raises:
         UnusableScanError: there is no brain in it.
     """
     with watch("skull strip"):
-        mask = skullstrip.brain_mask(head.data)
+        seen = skullstrip.glimpse(head)
+        rough = seen.mask(head.data.shape)
+        check.check_brain(head, rough)
+    with watch("align"):
+        turn, degrees = upright.tilt(_located(head, rough, average).alignment, head)
+    with watch("skull strip"):
+        tilted = degrees > upright.MOST_DEGREES
+        mask = upright.straight_mask(head, seen, turn) if tilted else skullstrip.brain_mask(head, seen)
         check.check_brain(head, mask)
     with watch("align"):
-        first = _located(head, mask, average)
-    turn, degrees = upright.tilt(first.alignment, head)
-    if degrees <= upright.MOST_DEGREES:
-        return first
-    with watch("skull strip"):
-        straight = upright.straight_mask(head, turn)
-    if not straight.any():
-        return first
-    with watch("align"):
-        again = _located(head, straight, average)
-    return again if again.alignment.score > first.alignment.score - WORSE else first
+        return _located(head, mask, average)
 
 
 def _located(head: Volume, mask: Mask, average: template.Template) -> Located:

@@ -1,5 +1,6 @@
 """Finds the brain with the two nets of deepbet (L. Fisch et al., arXiv 2308.07003): first a box, then the mask."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -7,7 +8,15 @@ import numpy as np
 import onnxruntime
 
 from fr_twisted.brain.analysis.template import DATA
-from fr_twisted.brain.analysis.volume import Array, Mask, bounding_box, largest_component, ndimage
+from fr_twisted.brain.analysis.volume import (
+    Array,
+    Mask,
+    Volume,
+    bounding_box,
+    largest_component,
+    ndimage,
+    translated,
+)
 
 runtime: Any = onnxruntime
 
@@ -66,14 +75,41 @@ def enlarged(data: Array, shape: tuple[int, ...]) -> Array:
     )
 
 
-def brain_box(data: Array, probability: Array) -> tuple[slice, ...] | None:
-    """Return the box around the brain that the first net saw, with its margin, in voxels of ``data``, or None.
+@dataclass(frozen=True)
+class Glimpse:
+    """What the first net sees of a whole field. ``brain``: probability, on a grid of `BOX_GRID` over the field.
 
-    The box spans the planes of which the largest connected part covers more than 2 % (as published).
+    ``low``, ``high``: between which the nets take brightness.
     """
-    seen = largest_component(probability > 0.5, TOUCHING)
+
+    brain: Volume
+    low: float
+    high: float
+
+    def mask(self, shape: tuple[int, ...]) -> Mask:
+        """Return the rough brain on the grid of the field, which has this ``shape``."""
+        return nearest(_largest(self.brain.data).astype(np.float32), shape) > 0.5
+
+
+def glimpse(head: Volume) -> Glimpse:
+    """Return what the first net sees in a head in RAS axis order; in a field of one brightness, nothing."""
+    small = nearest(head.data, (BOX_GRID,) * 3)
+    low, high = np.quantile(small, [0.005, 0.995]).tolist()
+    brain = _run("bbox.onnx", small, low, high) if high > low else np.zeros_like(small)
+    step = np.array(head.data.shape) / BOX_GRID
+    affine = translated(head.affine, (step - 1) / 2)
+    affine[:3, :3] = head.affine[:3, :3] * step
+    return Glimpse(Volume(brain, affine), low, high)
+
+
+def brain_box(probability: Array, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
+    """Return the box around the brain that the first net saw, with its margin, in voxels of a field of ``shape``.
+
+    It spans the planes of which the largest connected part covers more than 2 % (as published); None: there are none.
+    """
+    seen = _largest(probability)
     box = []
-    for axis, size in enumerate(data.shape):
+    for axis, size in enumerate(shape):
         share = seen.mean(axis=tuple(a for a in range(3) if a != axis))
         planes = np.flatnonzero(share > 0.02)
         if not planes.size:
@@ -85,21 +121,23 @@ def brain_box(data: Array, probability: Array) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-def brain_mask(data: Array) -> Mask:
+def _largest(probability: Array) -> Mask:
+    return largest_component(probability > 0.5, TOUCHING)
+
+
+def brain_mask(head: Volume, seen: Glimpse) -> Mask:
     """Return the brain with the fluid about it, inside the skull; empty when no brain is seen.
 
     Args:
-        data: a T1-weighted head in RAS axis order; a brain without its skull does as well.
+        head: T1-weighted, in RAS axis order; a brain without its skull does as well.
+        seen: of it.
     """
-    small = nearest(data, (BOX_GRID,) * 3)
-    low, high = np.quantile(small, [0.005, 0.995]).tolist()
+    data = head.data
     mask = np.zeros(data.shape, bool)
-    if not high > low:
-        return mask
-    box = brain_box(data, _run("bbox.onnx", small, low, high))
+    box = brain_box(seen.brain.data, data.shape)
     if box is None:
         return mask
-    probability = _run("brain.onnx", nearest(data[box], (BRAIN_GRID,) * 3), low, high)
+    probability = _run("brain.onnx", nearest(data[box], (BRAIN_GRID,) * 3), seen.low, seen.high)
     mask[box] = enlarged(probability, data[box].shape) > THRESHOLD
     if mask.any():
         mask = largest_component(mask, TOUCHING)

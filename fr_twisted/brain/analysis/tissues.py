@@ -47,8 +47,16 @@ class Tissues:
     mixture: Mixture
 
     def labels(self) -> NDArray[np.uint8]:
-        """Return the tissue with the largest part: 1 fluid, 2 grey, 3 white, 0 outside (i, j, k)."""
-        return np.asarray((self.shares.argmax(0) + 1) * (self.shares.sum(0) > 0.5), np.uint8)
+        """Return what each voxel mostly is: 1 fluid, 2 grey, 3 white, 0 outside (i, j, k).
+
+        Fluid where it has more than half, else the larger part of the tissue: a voxel that grey and white matter share
+        is no fluid because each of them has less than the fluid beside them.
+        """
+        fluid, grey, white = self.shares
+        tissue = np.where(grey >= white, np.uint8(2), np.uint8(3))
+        tissue[fluid > 0.5] = 1
+        tissue[self.shares.sum(0) <= 0.5] = 0
+        return tissue
 
 
 def segment(

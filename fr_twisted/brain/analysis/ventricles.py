@@ -11,7 +11,7 @@ from fr_twisted.brain.analysis.template import Template
 from fr_twisted.brain.analysis.volume import Array, Mask, Volume, ndimage
 from fr_twisted.brain.analysis.warp import Warp
 
-CORE = 0.3
+CORE = 0.5
 """Least value of the warped template's map of a seed."""
 
 REACH_MM = 6.0
