@@ -29,6 +29,10 @@ class Table(IntEnum):
     ASYMMETRY = 7
     QUALITY = 8
     COST = 9
+    FINER = 10
+    COARSER = 11
+    COARSE_LESIONS = 12
+    COARSE_CLEAN = 13
 
 
 @dataclass(frozen=True)

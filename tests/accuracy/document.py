@@ -59,7 +59,11 @@ def render(plan: Plan, sections: Sequence[Section], complete: bool) -> str:
 
 
 def _summary(figures: Sequence[Figure]) -> list[str]:
-    said = "What was to be reached was written down before. On 1 mm scans unless said."
+    said = (
+        "What was to be reached was written down before. On 1 mm scans unless said. Dice was set on the label head with"
+        " one tissue a voxel, and is judged there; drawn heads, whose border voxels hold parts of several, are lower:"
+        " their Dice stands in the tables below, beside what partial volume alone allows."
+    )
     return ["## Summary", said, figures_table(ordered(figures))] if figures else []
 
 

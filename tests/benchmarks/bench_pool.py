@@ -1,10 +1,13 @@
 """Fr-BRAIN's pool of two workers against one bare loop in one process, over the same scans with the real analysis.
 
+Beside it two bare loops at once, which have no pool: what they lose, caches and memory take from each other.
+
 The scans are of one head with different noise, so that they cost the same and no worker waits for the other at the end.
 """
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,7 +20,7 @@ from typing import Any
 
 from tests.benchmarks.table import Row
 
-SCANS = 8
+SCANS = 12
 ROUNDS = 2
 WORKERS = 2
 SEED = 77
@@ -34,7 +37,7 @@ def prepare(folder: Path) -> None:
     recipe = draw_recipe(SEED)
     for number in range(SCANS):
         place = folder / str(number)
-        place.mkdir()
+        place.mkdir(parents=True)
         scan = generate(replace(recipe, seed=SEED + number, base_seed=SEED))
         (place / "payload.nii.gz").write_bytes(to_nifti(scan))
 
@@ -89,18 +92,25 @@ def _tell(seconds: float, good: bool) -> None:
     print(json.dumps({"seconds": seconds, "good": good}), flush=True)
 
 
-def seconds_of(way: str, folder: Path) -> float:
-    """Return the seconds that ``bare`` or ``pooled`` took, in a process of its own.
+def seconds_of(way: str, *folders: Path) -> float:
+    """Return the seconds that ``bare`` or ``pooled`` took, in a process of its own for each folder, all at once.
 
     Raises:
         RuntimeError: a scan gave no report.
     """
-    command = [sys.executable, "-m", "tests.benchmarks.bench_pool", way, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
-    told = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 and done.stdout else {}
-    if not told.get("good"):
-        raise RuntimeError(f"{way}: not every scan gave a report: {done.stderr[-1000:]}")
-    return float(told["seconds"])
+    command = [sys.executable, "-m", "tests.benchmarks.bench_pool", way]
+    pipe = subprocess.PIPE
+    running = [
+        subprocess.Popen([*command, str(folder)], stdout=pipe, stderr=pipe, text=True) for folder in folders
+    ]
+    seconds = []
+    for process in running:
+        out, complaint = process.communicate(timeout=1800)
+        told = json.loads(out.splitlines()[-1]) if process.returncode == 0 and out else {}
+        if not told.get("good"):
+            raise RuntimeError(f"{way}: not every scan gave a report: {complaint[-1000:]}")
+        seconds.append(float(told["seconds"]))
+    return max(seconds)
 
 
 def measure() -> list[Row]:
@@ -108,13 +118,20 @@ def measure() -> list[Row]:
     what = f"pool with {WORKERS} workers, {SCANS} scans of 1 mm, of {WORKERS} times one bare loop"
     if (os.cpu_count() or 1) < WORKERS:
         return [Row(what, f"left out: there are fewer than {WORKERS} cores")]
-    found: dict[str, list[float]] = {"bare": [], "pooled": []}
+    alone, together, beside = [], [], []
     with tempfile.TemporaryDirectory() as name:
-        prepare(Path(name))
+        folders = [Path(name) / str(number) for number in range(WORKERS)]
+        prepare(folders[0])
+        for folder in folders[1:]:
+            shutil.copytree(folders[0], folder)
         for _ in range(ROUNDS):
-            for way, seconds in found.items():
-                seconds.append(seconds_of(way, Path(name)))
-    return [row(what, *(statistics.median(seconds) for seconds in found.values()))]
+            alone.append(seconds_of("bare", folders[0]))
+            together.append(seconds_of("pooled", folders[0]))
+            beside.append(seconds_of("bare", *folders))
+    median = statistics.median
+    share = median(alone) / median(beside)
+    loops = Row(f"{WORKERS} bare loops at once, of {WORKERS} times one", f"{share:.0%}")
+    return [row(what, median(alone), median(together)), loops]
 
 
 def row(what: str, alone: float, together: float) -> Row:

@@ -302,7 +302,7 @@ class LesionTests(SynchronousTestCase):
         findings = some_findings(lesions=(self.found(0.0),))
         result = Result(known=Known(truth=truth), findings=findings)
         clean = [some_result(), Result(known=Known(truth=TRUTH), findings=findings)]
-        found = {figure.key: figure.value for figure in lesions.section([result], clean).figures}
+        found = {figure.key: figure.value for figure in lesions.section([result], clean, [], []).figures}
         self.assertEqual(found["dark found"], 50.0)
         self.assertEqual(found["dark false"], 0.5)
         self.assertIsNone(found["bright found"])
@@ -377,7 +377,7 @@ class TableTests(SynchronousTestCase):
     def test_changedStorageShows(self) -> None:
         """Findings that differ from those of the same voxels stored otherwise are counted as such."""
         dice = {"skull": 0.99, "gm": 0.98, "wm": 0.97}
-        labels = (changes.PLAIN, "9 % noise", "1x1x5 mm", *changes.ROTATIONS)
+        labels = (changes.PLAIN, "9 % noise", "1x1x5 mm", *changes.ROTATIONS, *changes.OWN_IDEAL)
         changed = {label: [some_result(dice=dice)] for label in labels}
         traps = [
             (trap, refusal("voxels of 1 mm; check the units"))
@@ -391,7 +391,9 @@ class TableTests(SynchronousTestCase):
         found = {(figure.key, figure.note): figure for figure in section.figures}
         self.assertEqual(found["not brains", "cut heads"].value, 0.0)
         self.assertEqual(found["not brains", "wrong headers"].value, 50.0)
-        self.assertAlmostEqual(found["dice 15° rotations gm", "label head on its own grid"].aim or 0, 0.978)
+        self.assertAlmostEqual(
+            found["dice 15° rotations gm", "label head, one tissue a voxel"].aim or 0, 0.978
+        )
 
     def test_everySectionRenders(self) -> None:
         """Each experiment makes its part from results of any kind: measured, withheld, refused."""

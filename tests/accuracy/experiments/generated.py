@@ -28,6 +28,8 @@ SETS = (
     Set("1 mm", Table.FINE, (1.0, 1.0, 1.0), 24),
     Set("2 mm", Table.COARSE, (2.0, 2.0, 2.0), 12),
     Set("1x1x5 mm", Table.THICK, (1.0, 1.0, 5.0), 8),
+    Set("0.7 mm", Table.FINER, (0.7, 0.7, 0.7), 4),
+    Set("3 mm", Table.COARSER, (3.0, 3.0, 3.0), 6),
 )
 SHORT = (Set("2 mm", Table.COARSE, (2.0, 2.0, 2.0), 2),)
 

@@ -17,6 +17,8 @@ from tests.accuracy.tables import NONE, number, outcomes, quantile, table
 
 SCANS, DEEP_EACH, NEAR_EACH = 24, 6, 2
 CLEAN_SCANS = 20
+COARSE_MM, COARSE_SCANS = 2.0, 8
+"""Of each kind at coarser voxels, of which no figure was set."""
 
 TOLERANCE_MM = 2.0
 """A candidate belongs to a lesion of its kind whose centre is nearer than the lesion's radius and this."""
@@ -86,16 +88,37 @@ def clean_cases(plan: Plan) -> list[Case]:
     ]
 
 
+@functools.cache
+def coarse_cases(plan: Plan) -> tuple[list[Case], list[Case]]:
+    """Return scans of coarse voxels, with lesions and without."""
+    spacing = (COARSE_MM,) * 3
+    hands = deal(COARSE_SCANS, DEEP_EACH, 0)
+    seeds = zip(plan.seeds(Table.COARSE_LESIONS, COARSE_SCANS), hands, strict=True)
+    clean = plan.seeds(Table.COARSE_CLEAN, COARSE_SCANS)
+    return (
+        [
+            Case("coarse, lesions", f"head {number}", with_lesions(draw_recipe(seed, spacing), *hand))
+            for number, (seed, hand) in enumerate(seeds, 1)
+        ],
+        [
+            Case("coarse, clean", f"head {number}", replace(draw_recipe(seed, spacing), lesions=()))
+            for number, seed in enumerate(clean, 1)
+        ],
+    )
+
+
 def cases(plan: Plan) -> list[Case]:
     """Return all scans."""
-    return [] if plan.short else [*painted_cases(plan), *clean_cases(plan)]
+    if plan.short:
+        return []
+    painted, clean = coarse_cases(plan)
+    return [*painted_cases(plan), *clean_cases(plan), *painted, *clean]
 
 
 def report(plan: Plan, results: Results) -> Section:
     """Return the tables."""
-    return section(
-        [results.of(case) for case in painted_cases(plan)], [results.of(case) for case in clean_cases(plan)]
-    )
+    groups = (painted_cases(plan), clean_cases(plan), *coarse_cases(plan))
+    return section(*([results.of(case) for case in group] for group in groups))
 
 
 def candidates(result: Result) -> tuple[LesionCandidate, ...]:
@@ -103,14 +126,25 @@ def candidates(result: Result) -> tuple[LesionCandidate, ...]:
     return (result.findings.lesions if result.findings else None) or ()
 
 
-def section(with_lesions: Sequence[Result], clean: Sequence[Result]) -> Section:
-    """Return the section that is made of the results."""
+def matched(results: Sequence[Result]) -> tuple[list[Painted], list[LesionCandidate]]:
+    """Return what was painted in scans and the candidates that are none of it, as `match` does."""
     painted: list[Painted] = []
     strays: list[LesionCandidate] = []
-    for result in with_lesions:
+    for result in results:
         ours, stray = match(result.known.lesions, candidates(result))
         painted += ours
         strays += stray
+    return painted, strays
+
+
+def section(
+    with_lesions: Sequence[Result],
+    clean: Sequence[Result],
+    coarse: Sequence[Result],
+    coarse_clean: Sequence[Result],
+) -> Section:
+    """Return the section that is made of the results."""
+    painted, strays = matched(with_lesions)
     false = [candidate for result in clean for candidate in candidates(result)]
     deep = [each for each in painted if each.deep]
     near = [each for each in painted if not each.deep]
@@ -131,9 +165,22 @@ def section(with_lesions: Sequence[Result], clean: Sequence[Result]) -> Section:
         f"Verdicts with lesions: {outcomes(result.outcome for result in with_lesions)}; clean:"
         f" {outcomes(result.outcome for result in clean)}. Lesions of a scan whose numbers are withheld count"
         " as missed.",
+        *_coarse(coarse, coarse_clean),
     )  # fmt: skip
     looked = sum(result.findings is not None and result.findings.lesions is not None for result in clean)
     return Section("Lesions", blocks, tuple(figures(deep, false, looked)))
+
+
+def _coarse(with_lesions: Sequence[Result], clean: Sequence[Result]) -> tuple[str, ...]:
+    painted, strays = matched(with_lesions)
+    false = [candidate for result in clean for candidate in candidates(result)]
+    deep = [each for each in painted if each.deep]
+    return (
+        f"At {COARSE_MM:g} mm, where a lesion of 3 mm radius has 14 voxels and no figure was set; deep ones in"
+        f" {len(with_lesions)} other set-aside heads:",
+        _sensitivity(deep),
+        _false(clean, false, with_lesions, strays),
+    )
 
 
 def _of(painted: Sequence[Painted], kind: LesionKind) -> list[Painted]:
