@@ -7,17 +7,19 @@ from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 
+import numpy as np
 from pydicom.uid import CTImageStorage, MRImageStorage
 
 from fr_twisted.brain import prelude
 from fr_twisted.brain.analysis import pipeline
+from fr_twisted.brain.analysis.volume import Volume, ndimage
 from fr_twisted.brain.interfaces import UnusableScanError
 from fr_twisted.model import PayloadFormat, ScanMeta
 from fr_twisted.pacs.encode import to_dicom
 from fr_twisted.pacs.generator.recipe import Recipe
 from tests.accuracy.cases import Case, Change, Form
 from tests.accuracy.changes import CHANGES
-from tests.accuracy.compare import MASK, agreement, dice, on_head, region
+from tests.accuracy.compare import MASK, Labels, agreement, dice, on_head, region
 from tests.accuracy.ideal import ideal
 from tests.accuracy.results import Result
 from tests.accuracy.sources import IMAGES
@@ -83,6 +85,17 @@ def examine(case: Case, images: Path) -> Result:
     return result
 
 
+def _on_grid(subject: Subject, labels: Labels, head: Volume) -> Labels:
+    """Return labels of the nearest voxels on the grid of ``head``: that of the scan, but for very fine scans."""
+    if labels.shape == head.data.shape:
+        return labels
+    index = np.linalg.inv(subject.affine) @ head.affine
+    moved = ndimage.affine_transform(
+        labels, index[:3, :3], index[:3, 3], output_shape=head.data.shape, order=0
+    )
+    return np.asarray(moved, np.uint8)
+
+
 def analysed(subject: Subject, path: Path, told: ScanMeta) -> Result:
     """Return what the analysis finds in a file, against what is known of the scan in it."""
     try:
@@ -93,5 +106,7 @@ def analysed(subject: Subject, path: Path, told: ScanMeta) -> Result:
         return Result(known=subject.known, findings=findings)
     found = on_head(anatomy)
     extra = {name: dice(region(found, MASK), mask) for name, mask in subject.masks.items()}
-    agreed = {} if subject.labels is None else agreement(found, subject.labels)
+    agreed = (
+        {} if subject.labels is None else agreement(found, _on_grid(subject, subject.labels, anatomy.head))
+    )
     return Result(known=subject.known, findings=findings, dice=agreed, extra=extra)
