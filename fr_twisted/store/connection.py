@@ -1,6 +1,5 @@
 """The connection pool, and the few kinds of operations that the store is made of."""
 
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from txmongo.connection import ConnectionPool
 
+from fr_twisted.ops.steady import steady_seconds
 from fr_twisted.store.interfaces import StoreError
 from fr_twisted.store.retry import Runner
 from fr_twisted.store.tls import HostVerifier
@@ -90,7 +90,7 @@ class Mongo:
         address: MongoAddress,
         clock: IReactorTime,
         timeout: float,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_seconds,
     ) -> None:
         self.address = address
         self.clock = clock
