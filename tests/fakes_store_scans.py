@@ -62,6 +62,17 @@ class MemoryScans:
         chunks = chunk_count(scan.size) if first_missing is None else first_missing
         return Upload(scan, doc.payload_id, doc.token, chunks)
 
+    def is_kept(self, scan: NewScan) -> Deferred[bool]:
+        """Look for the scan."""
+
+        def look() -> bool:
+            if scan.scan_id not in self._store.scan_docs:
+                return False
+            self._check_same(scan)
+            return True
+
+        return self._store.do("is_kept", look)
+
     def _check_same(self, scan: NewScan) -> None:
         kept = self._store.scan_docs[scan.scan_id]
         if (kept.sha256, kept.size) != (scan.sha256, scan.size):

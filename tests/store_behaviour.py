@@ -196,7 +196,10 @@ async def older_receiver_may_commit(bench: Bench) -> None:
 @behaviour
 async def kept_scan_is_duplicate(bench: Bench) -> None:
     """A scan that is kept is not received again; the same id with other content is refused."""
+    assert not await bench.store.scans().is_kept(bench.new_scan())
     await bench.keep()
+    assert await bench.store.scans().is_kept(bench.new_scan())
+    await raises(ConflictError, bench.store.scans().is_kept(bench.new_scan(size=101)))
     assert await bench.store.scans().begin_upload(bench.new_scan()) is None
     await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
 
@@ -316,6 +319,15 @@ async def clean_spares_what_is_used(bench: Bench) -> None:
     kept = await bench.store.payloads().read_chunks(report.payload_id, 0, 1)
     assert kept == [new_report().bundle]
     await raises(PayloadMissingError, bench.store.payloads().read_chunks(discarded.payload_id, 0, 1))
+
+
+@behaviour
+async def room_is_told(bench: Bench) -> None:
+    """What is used is told if it is asked for, if the store can tell at all; asking harms nothing."""
+    await bench.keep(size=CHUNK_SIZE)
+    assert (await bench.store.room(False)).free == (await bench.store.room(True)).free
+    used = (await bench.store.room(True)).used
+    assert used is None or used > CHUNK_SIZE
 
 
 # --- the queue

@@ -84,6 +84,16 @@ class NewReport:
     bundle: bytes
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a store tells of its room, in bytes; None: it does not tell."""
+
+    free: int | None = None
+    """Of the file system that holds its data."""
+    used: int | None = None
+    """By our documents and their indexes."""
+
+
 class IPayloads(Interface):
     """Bytes, in chunks of `fr_twisted.model.CHUNK_SIZE`."""
 
@@ -111,6 +121,9 @@ class IScans(Interface):
         facts cannot be stored. An unfinished upload of other content under the same id is superseded: the new one
         begins without chunks, and whichever is committed first is the scan.
         """
+
+    def is_kept(scan: NewScan) -> Deferred[bool]:
+        """Tell whether the scan is kept; nothing is written. Errback as `begin_upload` when its id is."""
 
     def commit(upload: Upload) -> Deferred[None]:
         """Make the scan visible as ``To Do``, all of its chunks being durable. A second commit is done already.
@@ -224,3 +237,6 @@ class IStore(Interface):
 
     def now() -> Deferred[datetime]:
         """Fire with the store's clock."""
+
+    def room(used: bool) -> Deferred[Room]:
+        """Fire with the room there is; what is ``used`` only if asked for: some servers read everything to tell."""

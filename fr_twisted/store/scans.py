@@ -39,6 +39,10 @@ class MongoScans:
         """Open or take over an upload."""
         return Deferred.fromCoroutine(self._uploads.begin(scan))
 
+    def is_kept(self, scan: NewScan) -> Deferred[bool]:
+        """Look for the scan."""
+        return Deferred.fromCoroutine(self._uploads.is_kept(scan))
+
     def commit(self, upload: Upload) -> Deferred[None]:
         """Make the scan visible."""
         return Deferred.fromCoroutine(self._commit(upload))

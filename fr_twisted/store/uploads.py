@@ -34,7 +34,7 @@ class Uploads:
     async def begin(self, scan: NewScan) -> Upload | None:
         """Open, take over or supersede, as `IScans.begin_upload` says."""
         for _ in range(MOST_RACES):
-            if await self._is_kept(scan):
+            if await self.is_kept(scan):
                 return None
             document = await self._mongo.find_one("begin an upload", UPLOADS, {"_id": scan.scan_id})
             upload = await (self._open(scan) if document is None else self._take_over(scan, document))
@@ -42,7 +42,8 @@ class Uploads:
                 return upload
         raise StoreError(f"{scan.scan_id}: too many receivers at once")
 
-    async def _is_kept(self, scan: NewScan) -> bool:
+    async def is_kept(self, scan: NewScan) -> bool:
+        """Look for the scan, as `IScans.is_kept` says."""
         facts = {"sha256": 1, "size": 1}
         kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": scan.scan_id}, facts)
         if kept is not None and (kept["sha256"], kept["size"]) != (scan.sha256, scan.size):
@@ -107,7 +108,7 @@ class Uploads:
             # After a long silence the cleaner may be at work: it spares an upload that was touched just now.
             tally = tally or Tally(scan_id, -math.inf)
             if not await self._payloads.touch(upload.payload_id, tally):
-                if await self._is_kept(upload.scan):
+                if await self.is_kept(upload.scan):
                     return
                 raise PayloadMissingError(f"{scan_id}: the upload was given up meanwhile")
         if not tally.complete(size):
