@@ -233,6 +233,14 @@ class HubSettings(_StoreAccess, Settings):
         ge=600,
         description="seconds after which an upload that nobody continues is forgotten",
     )
+    keep_payload_days: Annotated[
+        float, Setting("FR_KEEP_PAYLOAD_DAYS", "a number of days, 0 or more; 0: for ever")
+    ] = Field(
+        default=0.0,
+        ge=0,
+        le=36500,
+        description="days for which a scan's bytes are kept after all of its reports were delivered",
+    )
     store_min_free: Annotated[Size, Setting("FR_STORE_MIN_FREE", _SIZE_TEXT + "; 0: no limit")] = Field(
         default=1024**3,
         ge=0,

@@ -10,7 +10,15 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from fr_twisted.model import CHUNK_SIZE, BrainReport, BrainScan, Lease, ScanState, chunk_count
+from fr_twisted.model import (
+    CHUNK_SIZE,
+    BrainReport,
+    BrainScan,
+    Lease,
+    ScanState,
+    chunk_count,
+    utc_text,
+)
 from fr_twisted.store.documents import shorten
 from fr_twisted.store.interfaces import (
     Claim,
@@ -85,7 +93,7 @@ class MemoryScans:
     def _commit(self, upload: Upload) -> None:
         store, scan = self._store, upload.scan
         missing = _missing(store.chunk_numbers(upload.payload_id), scan.size)
-        if missing is not None:
+        if missing is not None and scan.scan_id not in store.scan_docs:
             raise PayloadMissingError(f"chunk {missing} of {scan.scan_id} is missing or has the wrong size")
         doc = store.upload_docs.get(scan.scan_id)
         if doc is not None and doc.payload_id == upload.payload_id:
@@ -230,7 +238,7 @@ class MemoryScans:
                 del store.upload_docs[scan_id]
                 store.garbage.setdefault(doc.payload_id, now)
         kept: set[str] = {upload.payload_id for upload in store.upload_docs.values()}
-        kept |= {scan.payload_id for scan in store.scan_docs.values()}
+        kept |= {s.payload_id for s in store.scan_docs.values() if s.payload_removed_at is None}
         kept |= {report.payload_id for report in store.report_docs.values()}
         removed = 0
         for payload_id, since in list(store.garbage.items()):
@@ -242,6 +250,23 @@ class MemoryScans:
                 for n in store.chunk_numbers(payload_id):
                     del store.chunk_docs[payload_id, n]
         return removed
+
+    def retire(self, keep_seconds: float) -> Deferred[int]:
+        """Give up what nobody will need."""
+        return self._store.do("retire", lambda: self._retire(timedelta(seconds=keep_seconds)))
+
+    def _retire(self, keep: timedelta) -> int:
+        now, retired = self._store.time(), 0
+        for scan in list(self._store.scan_docs.values()):
+            reports = [r for r in self._store.report_docs.values() if r.scan_id == scan.scan_id]
+            times = [report.delivered_at for report in reports if report.status and report.delivered_at]
+            ended = scan.report_generated is ScanState.DONE and scan.payload_removed_at is None
+            if ended and times and len(times) == len(reports) and max(times) <= now - keep:
+                retired += 1
+                self._store.garbage[scan.payload_id] = now
+                detail = f"delivered {utc_text(max(times))}"
+                self._set(scan, "payload-removed", detail, payload_removed_at=now)
+        return retired
 
     def get(self, scan_id: str) -> Deferred[BrainScan | None]:
         """Return a scan."""

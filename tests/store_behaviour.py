@@ -629,6 +629,93 @@ async def next_due_report(bench: Bench) -> None:
     assert LONG / 2 - 10 < due <= LONG / 2
 
 
+# --- retention
+
+
+async def delivered(bench: Bench, name: str = "a") -> BrainReport:
+    """Upload, analyse and deliver."""
+    await bench.report(name)
+    report = await bench.take()
+    await bench.store.reports().delivered(report)
+    return report
+
+
+@behaviour
+async def old_payload_is_removed(bench: Bench) -> None:
+    """Long after its report was delivered the payload of a scan goes; scan and report stay, and say so."""
+    report = await delivered(bench)
+    assert await bench.store.scans().retire(LONG) == 0
+    before = await bench.scan()
+    await bench.pass_time(2 * SHORT)
+    assert await bench.store.scans().retire(SHORT) == 1
+    assert await bench.store.scans().retire(SHORT) == 0
+    scan = await bench.scan()
+    assert scan.payload_removed_at is not None
+    assert [entry.event for entry in scan.history][-1] == "payload-removed"
+    same = {"history": before.history, "payload_removed_at": None}
+    assert scan.model_copy(update=same) == before
+    await bench.pass_time(0.05)
+    assert await bench.store.scans().clean(LONG) == 1
+    assert await bench.store.scans().clean(LONG) == 0
+    await raises(PayloadMissingError, bench.store.payloads().read_chunks(scan.payload_id, 0, 1))
+    kept = await bench.stored(report.report_id)
+    assert await bench.store.payloads().read_chunks(kept.payload_id, 0, 1) == [new_report().bundle]
+
+
+@behaviour
+async def removed_payload_is_kept_already(bench: Bench) -> None:
+    """A scan whose payload was removed is not received again, nor by a receiver that was at it before."""
+    late = await bench.begin(bench.new_scan())
+    await bench.write(late, "a")
+    await delivered(bench)
+    await bench.pass_time(2 * SHORT)
+    assert await bench.store.scans().retire(SHORT) == 1
+    await bench.pass_time(0.05)
+    await bench.store.scans().clean(LONG)
+    assert await bench.store.scans().begin_upload(bench.new_scan()) is None
+    assert await bench.store.scans().is_kept(bench.new_scan())
+    await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
+    await bench.store.scans().commit(late)
+    scan = await bench.scan()
+    assert (scan.report_generated, scan.payload_removed_at is None) == (ScanState.DONE, False)
+    assert len(await bench.store.reports().of_scan("scan-a")) == 1
+
+
+@behaviour
+async def needed_payload_stays(bench: Bench) -> None:
+    """The payload of a scan that waits, is worked on, has failed, or has a report undelivered or refused, stays."""
+    await bench.report("undelivered")
+    await bench.report("refused")
+    for _ in range(2):
+        report = await bench.take()
+        if report.report_id == "report-refused":
+            await bench.store.reports().refused(report, "unknown patient")
+    await bench.keep("failed")
+    await bench.store.scans().fail(await bench.claim(), "x")
+    await bench.keep("worked-on")
+    await bench.claim()
+    await bench.keep("waiting")
+    await bench.pass_time(2 * SHORT)
+    assert await bench.store.scans().retire(SHORT) == 0
+    await bench.store.scans().clean(LONG)
+    for name in ("undelivered", "refused", "failed", "worked-on", "waiting"):
+        scan = await bench.scan(name)
+        assert scan.payload_removed_at is None
+        assert len(await bench.store.payloads().read_chunks(scan.payload_id, 0, 1)) == 1
+
+
+@behaviour
+async def late_delivery_counts_anew(bench: Bench) -> None:
+    """A payload that was looked at too early is removed so long after the delivery, and not before."""
+    await bench.report()
+    await bench.pass_time(2 * SHORT)
+    assert await bench.store.scans().retire(SHORT) == 0
+    await bench.store.reports().delivered(await bench.take())
+    await bench.pass_time(3 * SHORT)
+    assert await bench.store.scans().retire(LONG) == 0
+    assert await bench.store.scans().retire(SHORT) == 1
+
+
 @behaviour
 async def unknown_ids(bench: Bench) -> None:
     """What is not there is None, or an empty list."""

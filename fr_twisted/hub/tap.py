@@ -59,7 +59,14 @@ def makeService(options: Any) -> IService:
         memory=settings.memory,
         max_item=settings.max_item,
     )
-    caretaker = CaretakerService(store, settings.nodes, settings.upload_ttl, clock, opening.when_ready)
+    caretaker = CaretakerService(
+        store,
+        settings.nodes,
+        settings.upload_ttl,
+        clock,
+        opening.when_ready,
+        keep_payload_days=settings.keep_payload_days,
+    )
     caretaker.setServiceParent(root)
     DrainService(receivers, settings.stop_timeout / 2).setServiceParent(root)
     owner = (

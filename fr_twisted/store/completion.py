@@ -44,7 +44,7 @@ class Completion:
         begun = self._mongo.monotonic()
         document = await self._document(claim, report)
         payload_id = document["payload_id"]
-        await self._garbage.add(payload_id)
+        await self._garbage.add(payload_id, claim)
         await self._payloads.write_all(payload_id, report.bundle)
         if self._mongo.monotonic() - begun > GRACE_SECONDS / 2:
             raise StoreError(f"{report.report_id}: the store was too slow to write the report")
@@ -90,6 +90,7 @@ class Completion:
                 "error": None,
                 "pending_report": document,
                 "pending_at": now,
+                "payload_since": now,
             },
             "$push": self._scribe.push(now, "done", document["_id"]),
         }

@@ -167,6 +167,13 @@ class IScans(Interface):
     def clean(upload_ttl_seconds: float) -> Deferred[int]:
         """Remove uploads untouched for so long, and chunks that belong to nothing; fire with payloads removed."""
 
+    def retire(keep_seconds: float) -> Deferred[int]:
+        """Give up the payloads of Done scans whose reports were all delivered so long ago; fire with how many.
+
+        The scans and reports stay, and such a scan is kept already for all who offer it again. `clean` removes the
+        bytes.
+        """
+
     def get(scan_id: str) -> Deferred[BrainScan | None]:
         """Fire with the scan."""
 

@@ -200,7 +200,7 @@ class MongoPayloads:
         The account of an upload that is not there is closed: its chunks may be deleted at any time, whatever was
         written before.
         """
-        change = {"$set": {"touched_at": await self._mongo.now()}, "$max": {"kept": tally.kept}}
+        change = {"$currentDate": {"touched_at": True}, "$max": {"kept": tally.kept}}
         upload = {"_id": tally.scan_id, "payload_id": payload_id}
         asked = self._mongo.monotonic()
         if not await self._mongo.update("note an upload", UPLOADS, upload, change):
