@@ -22,6 +22,10 @@ from fr_twisted.store.interfaces import Claim, NewReport, PayloadMissingError, S
 _MAX_ERROR = 2000
 _MAX_PLAIN = 200
 _NOT_PLAIN = re.compile(r"[^ -~]")
+_SILENT_END = (
+    "the BRAIN that worked on it ended without a word, or was cut off from the store; its log and the kernel's may "
+    "tell, which kills for want of memory"
+)
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,15 @@ class Attempt:
         """Do the work and tell the store what became of it."""
         most = self._rules.max_attempts
         if self._claim.attempt > most:
-            # Each attempt begins with a claim: those before this one did not live to tell how they ended.
-            known = self._claim.scan.error or "each time the BRAIN that worked on it ended without a word"
+            # Each attempt begins with a claim: the one before this did not live to tell how it ended.
+            told = self._claim.scan.error
+            reason = f"after {most} attempts: {'the last' if told else 'each'} time {_SILENT_END}"
+            await self._fail(f"{reason}; before: {told}" if told else reason, reason)
+            return
+        if self._claim.scan.payload_removed_at is not None:
+            day = self._claim.scan.payload_removed_at.date().isoformat()
             await self._fail(
-                f"after {most} attempts: {known}", f"after {most} attempts, the last without an end"
+                f"its bytes were removed on {day}, as FR_KEEP_PAYLOAD_DAYS says: no new analysis"
             )
             return
         try:

@@ -31,7 +31,7 @@ from fr_twisted.ops.services import IReady, StartError
 from fr_twisted.ops.workdir import WorkDir
 from fr_twisted.store.interfaces import Claim, NewScan, StaleTokenError, StoreError
 from tests.fakes_brain import InlinePool, InlineSlot
-from tests.fakes_store import MemoryStore
+from tests.fakes_store import START, MemoryStore
 
 LEASE = 30.0
 PATIENT = "PATIENT-4711"
@@ -375,6 +375,34 @@ class FailureTests(BrainCase):
         self.assertEqual(self.state(), ScanState.FAILED)
         self.assertEqual(self.pool.jobs, [])
         self.assertRegex(self.store.scan_docs["scan-1"].error or "", "^after 3 attempts: each time the BRAIN")
+
+    def test_killedItsLastBrain(self) -> None:
+        """When the last attempts ended without a word, that is the reason, beside what is known of earlier ones."""
+        self.keep()
+        claim = self.successResultOf(self.store.scans().claim("brain-0", 60.0))
+        assert claim is not None
+        self.successResultOf(self.store.scans().release(claim, "the analysis broke: ValueError", True))
+        for n in range(2):
+            self.successResultOf(self.store.scans().claim(f"dead-{n}", 1.0))
+            self.clock.advance(2.0)
+        self.begin()
+        self.assertEqual(self.state(), ScanState.FAILED)
+        self.assertRegex(
+            self.store.scan_docs["scan-1"].error or "",
+            "^after 3 attempts: the last time the BRAIN .*want of memory.*; before: the analysis broke: ValueError$",
+        )
+
+    def test_removedPayload(self) -> None:
+        """A scan whose bytes were removed after its report was delivered is not analysed anew; the reason says so."""
+        self.keep()
+        scan = self.store.scan_docs["scan-1"]
+        gone = scan.model_copy(update={"payload_removed_at": START})
+        self.store.scan_docs["scan-1"] = gone
+        self.begin()
+        self.assertEqual((self.state(), self.pool.jobs), (ScanState.FAILED, []))
+        self.assertRegex(
+            self.store.scan_docs["scan-1"].error or "", "removed on 2026-01-01, as FR_KEEP_PAYLOAD_DAYS says"
+        )
 
     def test_damagedPayload(self) -> None:
         """A scan whose bytes are not what was acknowledged is Failed and not analysed."""
