@@ -265,7 +265,7 @@ class MemoryScans:
                 retired += 1
                 self._store.garbage[scan.payload_id] = now
                 detail = f"delivered {utc_text(max(times))}"
-                self._set(scan, "payload-removed", detail, payload_removed_at=now)
+                self._set(scan, "payload removed", detail, payload_removed_at=now)
         return retired
 
     def get(self, scan_id: str) -> Deferred[BrainScan | None]:

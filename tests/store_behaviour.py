@@ -651,7 +651,7 @@ async def old_payload_is_removed(bench: Bench) -> None:
     assert await bench.store.scans().retire(SHORT) == 0
     scan = await bench.scan()
     assert scan.payload_removed_at is not None
-    assert [entry.event for entry in scan.history][-1] == "payload-removed"
+    assert [entry.event for entry in scan.history][-1] == "payload removed"
     same = {"history": before.history, "payload_removed_at": None}
     assert scan.model_copy(update=same) == before
     await bench.pass_time(0.05)

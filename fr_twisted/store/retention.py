@@ -92,6 +92,6 @@ class Retention:
         change = {
             "$set": {"payload_removed_at": now},
             "$unset": {"payload_since": ""},
-            "$push": self._scribe.push(now, "payload-removed", f"delivered {utc_text(delivered_at)}"),
+            "$push": self._scribe.push(now, "payload removed", f"delivered {utc_text(delivered_at)}"),
         }
         return await self._mongo.compare_and_set("give up a payload", SCANS, unchanged, change)

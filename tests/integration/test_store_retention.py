@@ -133,7 +133,7 @@ async def test_two_at_once(database_uri: str) -> None:
         assert sum(counts) == 5
         for name in "abcde":
             events = [entry.event for entry in (await one.scan(name)).history]
-            assert events.count("payload-removed") == 1
+            assert events.count("payload removed") == 1
 
 
 async def test_analysed_again_at_that_moment(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
