@@ -188,7 +188,9 @@ class MemoryReports:
         """Keep it and do not offer it again."""
 
         def refuse() -> None:
-            if not self._store.report_docs[report.report_id].status:
+            token = None if report.lease is None else report.lease.token
+            taken_over = token not in (None, self._store.tokens.get(report.report_id))
+            if not taken_over and not self._store.report_docs[report.report_id].status:
                 self._set(
                     report.report_id, refused=True, error=shorten(error), lease=None, next_attempt_at=None
                 )

@@ -613,6 +613,23 @@ async def refused_report(bench: Bench) -> None:
 
 
 @behaviour
+async def stale_refusal(bench: Bench) -> None:
+    """What a holder that was taken over is told by the destination refuses nothing: the present holder will be told."""
+    await bench.report()
+    stale = await bench.take(SHORT)
+    await bench.pass_time(2 * SHORT)
+    holder = await bench.take(owner="hub-2")
+    await bench.store.reports().refused(stale, "late")
+    assert await bench.stored("report-a") == holder
+    await bench.store.reports().put_back(holder, "no one there", 0)
+    again = await bench.stored("report-a")
+    await bench.store.reports().refused(stale, "late")
+    assert await bench.stored("report-a") == again
+    await bench.store.reports().refused(holder, "unknown patient")
+    assert (await bench.stored("report-a")).refused is True
+
+
+@behaviour
 async def next_due_report(bench: Bench) -> None:
     """It is told when a report will be due: now, at the end of a lease, after a delay, or never."""
     reports = bench.store.reports()

@@ -101,13 +101,13 @@ class _Slot:
         expired = False
 
         def expire() -> None:
-            nonlocal expired, limit
+            nonlocal expired
             expired = True
             # Where it was is the reason that a person can act on.
             self.worker.ask()
-            limit = self._pool.clock.callLater(_TO_ANSWER, self.worker.kill)
+            timers.append(self._pool.clock.callLater(_TO_ANSWER, self.worker.kill))
 
-        limit = self._pool.clock.callLater(self._pool.time_limit, expire)
+        timers = [self._pool.clock.callLater(self._pool.time_limit, expire)]
         try:
             return await _outlive(self._pool.call(self.worker, job), self.worker.kill)
         except WorkerDiedError as error:
@@ -116,8 +116,9 @@ class _Slot:
                 raise OverTimeError(reason, error.last_words) from error
             raise
         finally:
-            if limit.active():
-                limit.cancel()
+            for timer in timers:
+                if timer.active():
+                    timer.cancel()
 
 
 @implementer(IPool)

@@ -194,7 +194,10 @@ class IReports(Interface):
         """Lease the oldest report for ``destination`` that is unsent, not refused, due and not leased by another."""
 
     def delivered(report: BrainReport) -> Deferred[None]:
-        """Set ``status`` True; a report that is so already is left as it is."""
+        """Set ``status`` True; a report that is so already is left as it is.
+
+        Whoever holds the lease by now, the destination has the report: that is a fact, and no second holder undoes it.
+        """
 
     def put_back(report: BrainReport, error: str, delay_seconds: float) -> Deferred[None]:
         """Release the lease and let it be due again after ``delay_seconds``, one attempt more.
@@ -203,7 +206,10 @@ class IReports(Interface):
         """
 
     def refused(report: BrainReport, error: str) -> Deferred[None]:
-        """The destination refused it for good: keep it, do not offer it again."""
+        """The destination refused it for good: keep it, do not offer it again.
+
+        A report that another took over, or that was delivered, is left as it is.
+        """
 
     def next_due(destination: str) -> Deferred[float | None]:
         """Fire with the seconds until the next unsent report is due or its lease ends (0: now), None: no report."""
