@@ -23,6 +23,10 @@ class StoreUnusableError(StoreError):
     """The store cannot be used as configured (host, TLS, password, rights): one line that says what to mend."""
 
 
+class StoreFullError(StoreError):
+    """The store has no room for it: true of everything that is written, whatever it is, until there is room."""
+
+
 class ConflictError(Exception):
     """The id is taken by other content, for good."""
 

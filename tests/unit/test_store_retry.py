@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fr_twisted.store.interfaces import StoreError
+from fr_twisted.store.interfaces import StoreError, StoreFullError
 from fr_twisted.store.retry import Runner, ServerError, passes
 
 
@@ -81,6 +81,12 @@ class RunnerTests(SynchronousTestCase):
         self.assertTrue(passes(OperationFailure("x", 999, {"errorLabels": ["RetryableError"]})))
         for code in (1, 2, 13, 18, 26, 100, 8000, 11000, 14031):
             self.assertFalse(passes(OperationFailure("x", code, {"errmsg": "x"})), code)
+
+    def test_full(self) -> None:
+        """A full disk is told at once as that, in the server's words."""
+        error = OperationFailure("x", 14031, {"errmsg": "available disk space is 3 bytes"})
+        message = self.refused(self.run_it(error), StoreFullError)
+        self.assertEqual(message, "do it: the store is full: available disk space is 3 bytes (code 14031)")
 
     def test_noPrimary(self) -> None:
         """That there is no primary is told as that."""
