@@ -13,6 +13,7 @@ from fr_twisted.config import BrainSettings, HubSettings
 from fr_twisted.store.connection import Doc, Mongo, make_pool
 from fr_twisted.store.documents import Scribe
 from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
+from fr_twisted.store.index_check import check_indexes
 from fr_twisted.store.indexes import GARBAGE, create_commands
 from fr_twisted.store.interfaces import IStore, Room, StoreError, StoreUnusableError
 from fr_twisted.store.payloads import MongoPayloads
@@ -155,6 +156,7 @@ class MongoStore:
         self._tells_free = tells_free(build_info)
         self._mongo.read_clock(hello)
         self._mongo.majority_reads = bool(hello.get("setName") or hello.get("msg"))
+        await self._check_indexes()
         for command in create_commands():
             await self._usable(f"create the indexes of {command['createIndexes']}", command, address.database)
         await self._check_writes()
@@ -165,6 +167,14 @@ class MongoStore:
     async def _usable(self, what: str, command: Doc, database: str = "admin") -> Doc:
         try:
             return await self._mongo.command(what, command, database=database, timeout=self._open_timeout)
+        except StoreError as error:
+            raise self._unusable(error) from None
+
+    async def _check_indexes(self) -> None:
+        try:
+            await check_indexes(self._mongo, self._open_timeout)
+        except StoreUnusableError:
+            raise
         except StoreError as error:
             raise self._unusable(error) from None
 

@@ -119,6 +119,8 @@ class MongoPayloads:
             kept = await self._mongo.find_one("compare a chunk", CHUNKS, same_size, {"data": 1})
         else:
             kept = None
+        if kept is None:
+            await self._mongo.check_there("compare a chunk", CHUNKS, chunk_id)
         if kept is None or bytes(kept["data"]) != data:
             raise ConflictError(f"chunk {chunk_id} is kept with other bytes")
 

@@ -62,6 +62,10 @@ class ServerError(StoreError):
         self.code = code
 
 
+class KeptOutError(StoreError):
+    """A document cannot be inserted though there is none of its id: another's unique index is in the way."""
+
+
 def passes(error: BaseException) -> bool:
     """Tell whether the cause of ``error`` may pass, so that the operation should be repeated."""
     if isinstance(error, AutoReconnect | NotPrimaryError | ExecutionTimeout):

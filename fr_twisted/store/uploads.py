@@ -143,6 +143,7 @@ class Uploads:
         # A write that changes nothing is acknowledged once the majority has what it found, another's insert.
         same = {"_id": scan.scan_id, "sha256": scan.sha256, "size": scan.size}
         if not await self._mongo.update("confirm a scan", SCANS, same, {"$set": {"sha256": scan.sha256}}):
+            await self._mongo.check_there("confirm a scan", SCANS, scan.scan_id)
             raise ConflictError(f"{scan.scan_id} is kept with other content")
 
     async def _settle(self, upload: Upload) -> None:
