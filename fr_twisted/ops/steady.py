@@ -20,7 +20,7 @@ def steady_seconds() -> float:
     return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
 
 
-def keep_steady(reactor: Any) -> None:
+def make_steady(reactor: Any) -> None:
     """Let the timers of ``reactor`` go by `steady_seconds`, those included that are set already.
 
     A reactor that is none of Twisted's own, such as the Clock of a test, is left as it is.

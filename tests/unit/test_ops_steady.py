@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fr_twisted.config import HubSettings
 from fr_twisted.ops.options import settings_options
 from fr_twisted.ops.services import make_unit
-from fr_twisted.ops.steady import keep_steady, steady_seconds
+from fr_twisted.ops.steady import make_steady, steady_seconds
 
 
 class StillReactor(ReactorBase):
@@ -25,14 +25,14 @@ class StillReactor(ReactorBase):
 
 
 class SteadyTests(SynchronousTestCase):
-    """`keep_steady`."""
+    """`make_steady`."""
 
     def setUp(self) -> None:
         """Make a reactor with a timer of 100 s, and let it be steady."""
         self.reactor = StillReactor()
         self.made: list[str] = []
         self.before = self.reactor.callLater(100.0, self.made.append, "before")
-        keep_steady(self.reactor)
+        make_steady(self.reactor)
 
     def left(self) -> float:
         """Return the seconds until the reactor has something to do."""
@@ -71,7 +71,7 @@ class SteadyTests(SynchronousTestCase):
         loop = LoopingCall(self.made.append, "turn")
         loop.clock = reactor
         loop.start(20.0)
-        keep_steady(reactor)
+        make_steady(reactor)
         reactor.wall -= 3600.0
         seconds = reactor.timeout()
         assert seconds is not None
@@ -80,13 +80,13 @@ class SteadyTests(SynchronousTestCase):
     def test_twice(self) -> None:
         """Doing it again moves nothing."""
         due = self.before.getTime()
-        keep_steady(self.reactor)
+        make_steady(self.reactor)
         self.assertEqual(self.before.getTime(), due)
 
     def test_clockOfATest(self) -> None:
         """A Clock is left as it is."""
         clock = Clock()
-        keep_steady(clock)
+        make_steady(clock)
         self.assertEqual(clock.seconds(), 0.0)
 
     def test_everyUnit(self) -> None:
