@@ -330,6 +330,35 @@ async def room_is_told(bench: Bench) -> None:
     assert used is None or used > CHUNK_SIZE
 
 
+@behaviour
+async def broken_scan_is_received_anew(bench: Bench) -> None:
+    """A scan whose kept bytes were found broken is taken once more from who still has it, and is To Do again."""
+    await bench.keep()
+    old = await bench.claim()
+    await bench.store.scans().fail(old, "the stored scan has another SHA-256", payload_broken=True)
+    assert (await bench.scan()).payload_broken_at is not None
+    assert not await bench.store.scans().is_kept(bench.new_scan())
+    await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
+    upload = await bench.begin(bench.new_scan())
+    assert (upload.payload_id != old.scan.payload_id, upload.chunks) == (True, 0)
+    await bench.write(upload, "a")
+    await bench.store.scans().commit(upload)
+    await bench.store.scans().commit(upload)
+    scan = await bench.scan()
+    assert (scan.report_generated, scan.attempts, scan.error) == (ScanState.TO_DO, 0, None)
+    assert (scan.payload_id, scan.payload_broken_at) == (upload.payload_id, None)
+    assert [entry.event for entry in scan.history] == ["received", "claimed", "failed", "received anew"]
+    assert await bench.store.scans().begin_upload(bench.new_scan()) is None
+    await bench.pass_time(0.05)
+    assert await bench.store.scans().clean(LONG) == 1
+    await raises(PayloadMissingError, bench.store.payloads().read_chunks(old.scan.payload_id, 0, 1))
+    again = await bench.claim()
+    assert (again.token, again.attempt) == (2, 1)
+    await raises(StaleTokenError, bench.store.scans().fail(old, "late", payload_broken=True))
+    await bench.store.scans().complete(again, new_report())
+    assert (await bench.scan()).report_generated is ScanState.DONE
+
+
 # --- the queue
 
 

@@ -116,8 +116,11 @@ class Attempt:
         except CancelledError:
             if not self._tenure.lost:
                 await self._give_back(None)
-        except (UnusableScanError, PayloadBrokenError, PayloadMissingError) as error:
+        except UnusableScanError as error:
             await self._fail(str(error))
+        except (PayloadBrokenError, PayloadMissingError) as error:
+            reason = f"{error}; sent once more from where it came, it is received anew"
+            await self._fail(reason, payload_broken=True)
         except JobError as error:
             await self._fall_short(str(error), error.full)
         except RefusedError as error:
@@ -185,8 +188,8 @@ class Attempt:
             seconds=self._seconds_since(self._began),
         )
 
-    async def _fail(self, reason: str, shown: str | None = None) -> None:
-        await self._tell(lambda text: self._scans.fail(self._claim, text), reason)
+    async def _fail(self, reason: str, shown: str | None = None, payload_broken: bool = False) -> None:
+        await self._tell(lambda text: self._scans.fail(self._claim, text, payload_broken), reason)
         self._say("{scan_id} failed: {reason}", "scan.failed", reason=shown or reason)
 
     async def _fall_short(self, reason: str, full: str) -> None:

@@ -121,6 +121,8 @@ class IScans(Interface):
     def begin_upload(scan: NewScan) -> Deferred[Upload | None]:
         """Open (or take over, with a higher token) the upload of ``scan``; None: it is kept already.
 
+        A scan whose kept bytes were found broken is received anew, and is ``To Do`` again when it is committed.
+
         Errback with `ConflictError` when the id is kept with another digest or size, and with ``ValueError`` when its
         facts cannot be stored. An unfinished upload of other content under the same id is superseded: the new one
         begins without chunks, and whichever is committed first is the scan.
@@ -155,8 +157,11 @@ class IScans(Interface):
         Errback with `StaleTokenError` when the lease was taken over.
         """
 
-    def fail(claim: Claim, error: str) -> Deferred[None]:
-        """Set it ``Failed`` with the reason; errback with `StaleTokenError` when the lease was taken over."""
+    def fail(claim: Claim, error: str, payload_broken: bool = False) -> Deferred[None]:
+        """Set it ``Failed`` with the reason; errback with `StaleTokenError` when the lease was taken over.
+
+        With ``payload_broken`` its bytes are missing or changed: offered again, it is received anew.
+        """
 
     def complete(claim: Claim, report: NewReport) -> Deferred[BrainReport]:
         """Store the report and set the scan ``Done``: one compare-and-set decides, a crash after it is repaired.

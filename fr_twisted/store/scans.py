@@ -69,9 +69,9 @@ class MongoScans:
         """Give the scan back."""
         return Deferred.fromCoroutine(self._claims.release(claim, error, count_attempt))
 
-    def fail(self, claim: Claim, error: str) -> Deferred[None]:
+    def fail(self, claim: Claim, error: str, payload_broken: bool = False) -> Deferred[None]:
         """Give the scan up."""
-        return Deferred.fromCoroutine(self._claims.fail(claim, error))
+        return Deferred.fromCoroutine(self._claims.fail(claim, error, payload_broken))
 
     def complete(self, claim: Claim, report: NewReport) -> Deferred[BrainReport]:
         """Store the report and end the scan."""

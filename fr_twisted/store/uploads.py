@@ -20,6 +20,14 @@ MOST_RACES = 16
 """Times that another receiver of the same scan may come between; then the store is said to be busy."""
 
 
+_STATE = {"payload_id": 1, "payload_broken_at": 1, "report_generated": 1}
+
+
+def _is_broken(kept: Doc) -> bool:
+    """Tell whether the bytes of a scan were found missing or changed, and are still those."""
+    return kept.get("payload_broken_at") is not None and kept["report_generated"] != ScanState.DONE.value
+
+
 class Uploads:
     """Uploads in ``brain_uploads``: ``_id`` (scan id), ``payload_id``, ``token``, ``sha256``, ``size``, ``kept``..."""
 
@@ -44,11 +52,11 @@ class Uploads:
 
     async def is_kept(self, scan: NewScan) -> bool:
         """Look for the scan, as `IScans.is_kept` says."""
-        facts = {"sha256": 1, "size": 1}
+        facts = {"sha256": 1, "size": 1, **_STATE}
         kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": scan.scan_id}, facts)
         if kept is not None and (kept["sha256"], kept["size"]) != (scan.sha256, scan.size):
             raise ConflictError(f"{scan.scan_id} is kept with other content")
-        return kept is not None
+        return kept is not None and not _is_broken(kept)
 
     async def _facts(self, scan: NewScan) -> Doc:
         return {
@@ -98,6 +106,7 @@ class Uploads:
             await self._mongo.insert("keep a scan", SCANS, self._scan(upload))
         except DuplicateKeyError:
             await self._check_same(upload.scan)
+            await self._mend(upload)
         finally:
             self._mongo.in_background("close an upload", self._settle(upload))
 
@@ -146,12 +155,36 @@ class Uploads:
             await self._mongo.check_there("confirm a scan", SCANS, scan.scan_id)
             raise ConflictError(f"{scan.scan_id} is kept with other content")
 
+    async def _mend(self, upload: Upload) -> None:
+        """Put the upload's bytes in the place of those that the scan is kept with, if they were found broken."""
+        scan_id = upload.scan.scan_id
+        kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": scan_id}, _STATE)
+        if kept is None or not _is_broken(kept):
+            return
+        if kept["payload_id"] != upload.payload_id:
+            await self._garbage.add(kept["payload_id"])
+            now = await self._mongo.now()
+            waiting = {"$in": [ScanState.FAILED.value, ScanState.TO_DO.value]}
+            change = {
+                "$set": {
+                    "report_generated": ScanState.TO_DO.value,
+                    "payload_id": upload.payload_id,
+                    "payload_broken_at": None,
+                    "attempts": 0,
+                    "error": None,
+                    "lease": None,
+                },
+                "$push": self._scribe.push(now, "received anew"),
+            }
+            unchanged = {**kept, "report_generated": waiting}
+            if await self._mongo.compare_and_set("keep a scan anew", SCANS, unchanged, change):
+                return
+        raise StoreError(f"{scan_id}: its bytes were found broken, and it is being tried again just now")
+
     async def _settle(self, upload: Upload) -> None:
         """Remove the upload's document once the scan is kept; its chunks too if they are not the scan's."""
-        kept = await self._mongo.find_one(
-            "look for a scan", SCANS, {"_id": upload.scan.scan_id}, {"payload_id": 1}
-        )
-        if kept is None:
+        kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": upload.scan.scan_id}, _STATE)
+        if kept is None or _is_broken(kept):
             return
         if kept["payload_id"] != upload.payload_id:
             await self._garbage.add(upload.payload_id)

@@ -1,4 +1,4 @@
-"""What is given up after long: payloads of delivered scans, and bytes that a stopped worker may still come back to."""
+"""Bytes that are given up, and such that must not be: of delivered scans, of a stopped worker, of a broken scan."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -191,3 +191,53 @@ async def test_removed_bytes_are_missing(database_uri: str) -> None:
         scan = await bench.scan()
         with pytest.raises(PayloadMissingError):
             await bench.store.payloads().read_chunks(scan.payload_id, 0, 1)
+
+
+# --- scans whose bytes were found broken
+
+
+async def test_broken_scan_is_tried_again(database_uri: str) -> None:
+    """New bytes of a broken scan are not taken while a worker is at the old ones, and not lost."""
+    async with bench_of(database_uri) as bench:
+        await bench.keep()
+        scans = bench.store.scans()
+        await scans.fail(await bench.claim(), "broken", payload_broken=True)
+        upload = await bench.begin(bench.new_scan())
+        await bench.write(upload, "a")
+        with client(database_uri) as plain:
+            change = {"$set": {"report_generated": "To Do", "attempts": 0}}
+            plain.get_default_database()[SCANS].update_one({"_id": "scan-a"}, change)
+        claim = await bench.claim()
+        with pytest.raises(StoreError, match="found broken"):
+            await scans.commit(upload)
+        await scans.fail(claim, "broken still", payload_broken=True)
+        again = await bench.begin(bench.new_scan())
+        assert (again.payload_id, again.chunks) == (upload.payload_id, 1)
+        await scans.commit(again)
+        assert (await bench.scan()).report_generated is ScanState.TO_DO
+        await pause(0.05)
+        assert await scans.clean(LONG) == 1
+        assert await all_chunks(bench, 100)
+
+
+async def test_broken_scan_that_was_not(database_uri: str) -> None:
+    """A scan that was found broken but then analysed all the same is kept, and not received anew."""
+    async with bench_of(database_uri) as bench:
+        await bench.keep()
+        await bench.store.scans().fail(await bench.claim(), "broken", payload_broken=True)
+        with client(database_uri) as plain:
+            change = {"$set": {"report_generated": "To Do", "attempts": 0}}
+            plain.get_default_database()[SCANS].update_one({"_id": "scan-a"}, change)
+        await bench.store.scans().complete(await bench.claim(), new_report())
+        assert await bench.store.scans().begin_upload(bench.new_scan()) is None
+
+
+async def test_old_receiver_of_a_broken_scan(database_uri: str) -> None:
+    """Who received the bytes that were found broken is not told once more that they are kept."""
+    async with bench_of(database_uri) as bench:
+        upload = await bench.begin(bench.new_scan())
+        await bench.write(upload, "a")
+        await bench.store.scans().commit(upload)
+        await bench.store.scans().fail(await bench.claim(), "broken", payload_broken=True)
+        with pytest.raises((StoreError, PayloadMissingError)):
+            await bench.store.scans().commit(upload)

@@ -405,14 +405,21 @@ class FailureTests(BrainCase):
         )
 
     def test_damagedPayload(self) -> None:
-        """A scan whose bytes are not what was acknowledged is Failed and not analysed."""
+        """A scan whose bytes are not what was acknowledged is Failed and not analysed, until it is sent once more."""
         self.keep()
         payload_id = self.store.scan_docs["scan-1"].payload_id
         self.store.chunk_docs[payload_id, 0] = b"other!" * 1000
         self.begin()
         self.assertEqual(self.state(), ScanState.FAILED)
-        self.assertIn("SHA-256", self.store.scan_docs["scan-1"].error or "")
+        scan = self.store.scan_docs["scan-1"]
+        self.assertIn("SHA-256", scan.error or "")
+        self.assertIn("sent once more", scan.error or "")
+        self.assertIsNotNone(scan.payload_broken_at)
         self.assertEqual(self.pool.jobs, [])
+        # Whoever still has it sends it once more, and it is analysed.
+        self.keep()
+        self.clock.advance(0)
+        self.assertEqual(self.state(), ScanState.DONE)
 
     def test_missingPayload(self) -> None:
         """A scan with a chunk missing is Failed, and the reason says so."""
@@ -421,6 +428,7 @@ class FailureTests(BrainCase):
         self.begin()
         self.assertEqual(self.state(), ScanState.FAILED)
         self.assertIn("chunk 0", self.store.scan_docs["scan-1"].error or "")
+        self.assertIsNotNone(self.store.scan_docs["scan-1"].payload_broken_at)
 
     def test_troubleOfOurOwn(self) -> None:
         """When this BRAIN cannot work, the scan is given back uncounted and nothing is claimed for a while."""
