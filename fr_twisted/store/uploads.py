@@ -104,6 +104,8 @@ class Uploads:
         await self._check(upload)
         try:
             await self._mongo.insert("keep a scan", SCANS, self._scan(upload))
+            if not self._is_fresh(self._payloads.tally(upload.payload_id)):
+                await self._look_back(upload)
         except DuplicateKeyError:
             await self._check_same(upload.scan)
             await self._mend(upload)
@@ -113,7 +115,7 @@ class Uploads:
     async def _check(self, upload: Upload) -> None:
         tally = self._payloads.tally(upload.payload_id)
         size, scan_id = upload.scan.size, upload.scan.scan_id
-        if tally is None or self._mongo.monotonic() - tally.touched > GRACE_SECONDS / 2:
+        if tally is None or not self._is_fresh(tally):
             # After a long silence the cleaner may be at work: it spares an upload that was touched just now.
             tally = tally or Tally(scan_id, -math.inf)
             if not await self._payloads.touch(upload.payload_id, tally):
@@ -127,6 +129,25 @@ class Uploads:
         if missing < chunk_count(size):
             wanted = min(CHUNK_SIZE, size - missing * CHUNK_SIZE)
             raise PayloadMissingError(f"{scan_id}: chunk {missing} of {wanted} bytes is missing")
+
+    def _is_fresh(self, tally: Tally | None) -> bool:
+        return tally is not None and self._mongo.monotonic() - tally.touched <= GRACE_SECONDS / 2
+
+    async def _look_back(self, upload: Upload) -> None:
+        """Make sure of the chunks once more: we were stopped for long between `_check` and the commit."""
+        scan_id, payload_id = upload.scan.scan_id, upload.payload_id
+        tally = await self._payloads.counted(scan_id, payload_id, 0, self._mongo.monotonic())
+        if tally.complete(upload.scan.size):
+            return
+        reason = "its bytes were cleaned away before it was committed; sent once more, it is received anew"
+        change = {
+            "$set": {"report_generated": ScanState.FAILED.value, "error": reason},
+            "$currentDate": {"payload_broken_at": True},
+            "$push": self._scribe.push(await self._mongo.now(), "failed", reason),
+        }
+        ours = {"_id": scan_id, "payload_id": payload_id, "report_generated": ScanState.TO_DO.value}
+        await self._mongo.compare_and_set("take back a commit", SCANS, ours, change)
+        raise PayloadMissingError(f"{scan_id}: {reason}")
 
     def _scan(self, upload: Upload) -> Doc:
         scan, now = upload.scan, self._mongo.estimated_now()

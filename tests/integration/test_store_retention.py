@@ -12,7 +12,7 @@ from fr_twisted.store.indexes import GARBAGE, SCANS
 from fr_twisted.store.interfaces import PayloadMissingError, StaleTokenError, StoreError
 from fr_twisted.store.retention import Retention
 from tests.integration.test_store_faults import bench_of, documents, pause
-from tests.integration.test_store_races import all_chunks
+from tests.integration.test_store_races import all_chunks, mongo_of
 from tests.store_behaviour import LONG, SHORT, Bench, delivered, new_report
 from tests.store_servers import client
 
@@ -241,3 +241,31 @@ async def test_old_receiver_of_a_broken_scan(database_uri: str) -> None:
         await bench.store.scans().fail(await bench.claim(), "broken", payload_broken=True)
         with pytest.raises((StoreError, PayloadMissingError)):
             await bench.store.scans().commit(upload)
+
+
+async def test_commit_after_a_long_stop(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A HUB that was stopped just before its commit, until the chunks were cleaned away, acknowledges nothing."""
+    async with bench_of(database_uri, "A") as stopped, bench_of(database_uri, "B") as other:
+        upload = await stopped.begin(stopped.new_scan())
+        await stopped.write(upload, "a")
+        mongo = mongo_of(stopped)
+        insert, monotonic = mongo.insert, mongo.monotonic
+
+        async def late(what: str, *args: Any, **options: Any) -> None:
+            if what == "keep a scan":
+                await other.store.scans().discard_upload(await other.begin(upload.scan))
+                await pause(0.05)
+                assert await other.store.scans().clean(LONG) == 1
+                mongo.monotonic = lambda: monotonic() + 1000
+            await insert(what, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mongo, "insert", late)
+            with pytest.raises(PayloadMissingError):
+                await stopped.store.scans().commit(upload)
+        assert await other.store.scans().claim("brain", LONG) is None
+        again = await other.begin(upload.scan)
+        await other.write(again, "a")
+        await other.store.scans().commit(again)
+        assert (await other.scan()).report_generated is ScanState.TO_DO
+        assert await all_chunks(other, 100)
