@@ -68,7 +68,7 @@ class RoomService(Service):
         self._used: int | None = None
         self._full = False
         self._told: int | None = None
-        self._blind = False
+        self._blind = self._failing = False
         self._coming: dict[object, int] = {}
         self._came = 0
         self._looking: Deferred[None] | None = None
@@ -143,14 +143,23 @@ class RoomService(Service):
         self._looking.addCallback(again)
 
     def _failed(self, failure: Failure) -> None:
-        """The store is away, which others tell of: what is known of its room stands."""
-        if not failure.check(StoreError, CancelledError):
+        """What is known of the room stands."""
+        if failure.check(StoreError):
+            if not self._failing:
+                self._log.warn(
+                    "how much room the store has cannot be told: {reason}",
+                    event="store.blind",
+                    reason=failure.getErrorMessage(),
+                )
+            self._failing = True
+        elif not failure.check(CancelledError):
             self._log.failure("looking at the room in the store", failure, event="hub.defect")
 
     async def look_once(self) -> None:
         """Look now."""
         before = self._came
         room = await self._store.room(self._limits.quota > 0)
+        self._failing = False
         self._came -= before
         self._used, self._free = room.used, None
         if self._limits.min_free:

@@ -195,6 +195,17 @@ class WatermarkTests(RoomCase):
         self.see(500)
         self.assertIsNone(self.room.refusal(1))
 
+    def test_refusedLook(self) -> None:
+        """That the store will not tell, as for want of rights, is told once in a row, and each row."""
+        for _ in range(2):
+            self.store.fail_next(StoreError("the store refused: not allowed (code 13)"), times=2, op="room")
+            self.see(500)
+            self.see(500)
+            self.see(500)
+        told = self.logged("store.blind")
+        self.assertEqual(len(told), 2)
+        self.assertIn("code 13", told[0]["reason"])
+
     def test_slowLooks(self) -> None:
         """A look that took long is followed by a pause that is longer still."""
         self.store.hold("room")
