@@ -160,6 +160,8 @@ _SERVER = "a Twisted server endpoint string such as tcp:7801:interface=127.0.0.1
 _CLIENT = "a Twisted client endpoint string such as tcp:127.0.0.1:7801"
 _FOLDER = "the path of a folder"
 
+_StoreFolder = Annotated[Path, Setting("FR_STORE_DIR", _FOLDER)]
+
 
 class Settings(BaseModel):
     """What every unit has."""
@@ -230,6 +232,26 @@ class HubSettings(_StoreAccess, Settings):
         default=86400.0,
         ge=600,
         description="seconds after which an upload that nobody continues is forgotten",
+    )
+    keep_payload_days: Annotated[
+        float, Setting("FR_KEEP_PAYLOAD_DAYS", "a number of days, 0 or more; 0: for ever")
+    ] = Field(
+        default=0.0,
+        ge=0,
+        le=36500,
+        description="days for which a scan's bytes are kept after all of its reports were delivered",
+    )
+    store_min_free: Annotated[Size, Setting("FR_STORE_MIN_FREE", _SIZE_TEXT + "; 0: no limit")] = Field(
+        default=1024**3,
+        ge=0,
+        description="free bytes of the store's file system below which no new scan is taken; its node keeps it",
+    )
+    store_quota: Annotated[Size, Setting("FR_STORE_QUOTA", _SIZE_TEXT + "; 0: no limit")] = Field(
+        default=0, ge=0, description="bytes in the store's database above which no new scan is taken"
+    )
+    store_dir: _StoreFolder = Field(
+        default=Path(".fr/store"),
+        description="folder of a store on this machine that does not tell its free space, as the embedded one",
     )
 
 
@@ -320,7 +342,7 @@ class StoreSettings(Settings):
     node: Annotated[NodeName, Setting("FR_STORE_NODE", _NODE)] = Field(
         default="store", description="the name of this node"
     )
-    dir: Annotated[Path, Setting("FR_STORE_DIR", _FOLDER)] = Field(
+    dir: _StoreFolder = Field(
         default=Path(".fr/store"), description="folder that the data is kept in; made if it is missing"
     )
     port: Annotated[int, Setting("FR_STORE_PORT", "a port, 0 to 65535")] = Field(

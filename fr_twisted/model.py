@@ -120,6 +120,13 @@ class BrainScan(BaseModel):
     attempts: int = 0
     error: str | None = None
     history: list[HistoryEntry] = Field(default_factory=list)
+    payload_broken_at: AwareDatetime | None = Field(
+        default=None,
+        description="when its bytes were found missing or changed: whoever still has it may send it",
+    )
+    payload_removed_at: AwareDatetime | None = Field(
+        default=None, description="when its bytes were given up, long after its reports were delivered"
+    )
 
     @property
     def payload(self) -> PayloadRef:

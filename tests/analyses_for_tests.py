@@ -85,6 +85,25 @@ def _hang(payload: Path, scan_id: str, meta: ScanMeta) -> AnalysisResult:
     raise AssertionError("unreachable")
 
 
+def _be_deaf(payload: Path, scan_id: str, meta: ScanMeta) -> AnalysisResult:
+    # The handler of faulthandler is gone, as a library of its own signals may have it.
+    signal.signal(signal.SIGABRT, signal.SIG_IGN)
+    print("not listening", file=sys.stderr, flush=True)
+    time.sleep(300)
+    raise AssertionError("unreachable")
+
+
+def _blab(payload: Path, scan_id: str, meta: ScanMeta) -> AnalysisResult:
+    print(f"patient {meta.patient_id} of {meta.facts['ward']}: Doe^Jane", file=sys.stderr)
+    print("odd value 'Jane Doe'", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _abort(payload: Path, scan_id: str, meta: ScanMeta) -> AnalysisResult:
+    print("terminate called after throwing an instance of 'std::bad_alloc'", file=sys.stderr, flush=True)
+    os.abort()
+
+
 def _eat_memory(payload: Path, scan_id: str, meta: ScanMeta) -> AnalysisResult:
     eaten = []
     while True:
@@ -119,6 +138,9 @@ DYING = StandIn("dying", _crash_at_once)
 KILLED = StandIn("killed", _be_killed)
 HANGING = StandIn("hanging", _hang)
 HUNGRY = StandIn("hungry", _eat_memory)
+DEAF = StandIn("deaf", _be_deaf)
+BLABBING = StandIn("blabbing", _blab)
+ABORTING = StandIn("aborting", _abort)
 LOUD = StandIn("loud", _shout)
 INFINITE = StandIn("infinite", _find_infinity)
 MISNAMING = StandIn("misnaming", _name_badly)

@@ -11,7 +11,14 @@ from zope.interface import implementer
 
 from fr_twisted.model import CHUNK_SIZE, BrainReport, Lease
 from fr_twisted.store.documents import shorten
-from fr_twisted.store.interfaces import ConflictError, IPayloads, IReports, IStore, PayloadMissingError
+from fr_twisted.store.interfaces import (
+    ConflictError,
+    IPayloads,
+    IReports,
+    IStore,
+    PayloadMissingError,
+    Room,
+)
 from tests.fakes_store_scans import MemoryScans
 from tests.fakes_store_state import START, MemoryState
 
@@ -27,6 +34,7 @@ class MemoryStore(MemoryState):
     - `hold` makes operations wait (they take effect at `release`), `hold("commit")` only those of that name;
     - `fail_next` makes the next operations fail without effect;
     - ``down = True`` makes every operation errback with a `StoreError`;
+    - ``room_told`` is the room that it tells of;
     - ``streams = False``: `on_work` and `on_report` never call, as on a server without change streams.
 
     ``calls`` lists the names of all operations asked for. Time is ``clock``: nothing expires until it is advanced.
@@ -64,6 +72,11 @@ class MemoryStore(MemoryState):
     def now(self) -> Deferred[datetime]:
         """Fire with the time of the Clock."""
         return self.do("now", self.time)
+
+    def room(self, used: bool) -> Deferred[Room]:
+        """Fire with ``room_told``."""
+        told = self.room_told
+        return self.do("room", lambda: told if used else Room(told.free))
 
     def _open(self) -> str:
         self.opened = True
@@ -175,7 +188,9 @@ class MemoryReports:
         """Keep it and do not offer it again."""
 
         def refuse() -> None:
-            if not self._store.report_docs[report.report_id].status:
+            token = None if report.lease is None else report.lease.token
+            taken_over = token not in (None, self._store.tokens.get(report.report_id))
+            if not taken_over and not self._store.report_docs[report.report_id].status:
                 self._set(
                     report.report_id, refused=True, error=shorten(error), lease=None, next_attempt_at=None
                 )

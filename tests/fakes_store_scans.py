@@ -10,7 +10,15 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from fr_twisted.model import CHUNK_SIZE, BrainReport, BrainScan, Lease, ScanState, chunk_count
+from fr_twisted.model import (
+    CHUNK_SIZE,
+    BrainReport,
+    BrainScan,
+    Lease,
+    ScanState,
+    chunk_count,
+    utc_text,
+)
 from fr_twisted.store.documents import shorten
 from fr_twisted.store.interfaces import (
     Claim,
@@ -20,6 +28,7 @@ from fr_twisted.store.interfaces import (
     NewScan,
     PayloadMissingError,
     StaleTokenError,
+    StoreError,
     Upload,
 )
 from tests.fakes_store_state import MemoryState, UploadDoc
@@ -45,10 +54,16 @@ class MemoryScans:
         """Open or take over an upload."""
         return self._store.do("begin_upload", lambda: self._begin(scan))
 
+    def _is_kept(self, scan: NewScan) -> bool:
+        kept = self._store.scan_docs.get(scan.scan_id)
+        if kept is None:
+            return False
+        self._check_same(scan)
+        return not _is_broken(kept)
+
     def _begin(self, scan: NewScan) -> Upload | None:
         store = self._store
-        if scan.scan_id in store.scan_docs:
-            self._check_same(scan)
+        if self._is_kept(scan):
             return None
         doc = store.upload_docs.get(scan.scan_id)
         if doc is None:
@@ -62,6 +77,10 @@ class MemoryScans:
         chunks = chunk_count(scan.size) if first_missing is None else first_missing
         return Upload(scan, doc.payload_id, doc.token, chunks)
 
+    def is_kept(self, scan: NewScan) -> Deferred[bool]:
+        """Look for the scan."""
+        return self._store.do("is_kept", lambda: self._is_kept(scan))
+
     def _check_same(self, scan: NewScan) -> None:
         kept = self._store.scan_docs[scan.scan_id]
         if (kept.sha256, kept.size) != (scan.sha256, scan.size):
@@ -74,12 +93,16 @@ class MemoryScans:
     def _commit(self, upload: Upload) -> None:
         store, scan = self._store, upload.scan
         missing = _missing(store.chunk_numbers(upload.payload_id), scan.size)
-        if missing is not None:
+        if missing is not None and not self._is_kept(scan):
             raise PayloadMissingError(f"chunk {missing} of {scan.scan_id} is missing or has the wrong size")
         doc = store.upload_docs.get(scan.scan_id)
         if doc is not None and doc.payload_id == upload.payload_id:
             del store.upload_docs[scan.scan_id]
-        if scan.scan_id in store.scan_docs:
+        kept = store.scan_docs.get(scan.scan_id)
+        if kept is not None and _is_broken(kept):
+            self._mend(kept, upload)
+            return
+        if kept is not None:
             if store.scan_docs[scan.scan_id].payload_id != upload.payload_id:
                 store.garbage[upload.payload_id] = store.time()
             self._check_same(scan)
@@ -100,6 +123,24 @@ class MemoryScans:
             }
         )
         store.notify(store.work)
+
+    def _mend(self, kept: BrainScan, upload: Upload) -> None:
+        self._check_same(upload.scan)
+        if kept.report_generated is ScanState.IN_PROGRESS or kept.payload_id == upload.payload_id:
+            raise StoreError(f"{kept.scan_id}: its bytes were found broken, and it is being tried again")
+        self._store.garbage[kept.payload_id] = self._store.time()
+        self._set(
+            kept,
+            "received anew",
+            None,
+            report_generated=ScanState.TO_DO,
+            payload_id=upload.payload_id,
+            payload_broken_at=None,
+            attempts=0,
+            error=None,
+            lease=None,
+        )
+        self._store.notify(self._store.work)
 
     def discard_upload(self, upload: Upload) -> Deferred[None]:
         """Forget an upload that is still ours."""
@@ -178,13 +219,22 @@ class MemoryScans:
 
         return self._store.do("release", release)
 
-    def fail(self, claim: Claim, error: str) -> Deferred[None]:
+    def fail(self, claim: Claim, error: str, payload_broken: bool = False) -> Deferred[None]:
         """Give the scan up."""
 
         def give_up() -> None:
             scan = self._ours(claim)
             state = ScanState.FAILED
-            self._set(scan, "failed", error, report_generated=state, lease=None, error=shorten(error))
+            broken_at = self._store.time() if payload_broken else scan.payload_broken_at
+            self._set(
+                scan,
+                "failed",
+                error,
+                report_generated=state,
+                lease=None,
+                error=shorten(error),
+                payload_broken_at=broken_at,
+            )
 
         return self._store.do("fail", give_up)
 
@@ -219,7 +269,7 @@ class MemoryScans:
                 del store.upload_docs[scan_id]
                 store.garbage.setdefault(doc.payload_id, now)
         kept: set[str] = {upload.payload_id for upload in store.upload_docs.values()}
-        kept |= {scan.payload_id for scan in store.scan_docs.values()}
+        kept |= {s.payload_id for s in store.scan_docs.values() if s.payload_removed_at is None}
         kept |= {report.payload_id for report in store.report_docs.values()}
         removed = 0
         for payload_id, since in list(store.garbage.items()):
@@ -231,6 +281,23 @@ class MemoryScans:
                 for n in store.chunk_numbers(payload_id):
                     del store.chunk_docs[payload_id, n]
         return removed
+
+    def retire(self, keep_seconds: float) -> Deferred[int]:
+        """Give up what nobody will need."""
+        return self._store.do("retire", lambda: self._retire(timedelta(seconds=keep_seconds)))
+
+    def _retire(self, keep: timedelta) -> int:
+        now, retired = self._store.time(), 0
+        for scan in list(self._store.scan_docs.values()):
+            reports = [r for r in self._store.report_docs.values() if r.scan_id == scan.scan_id]
+            times = [report.delivered_at for report in reports if report.status and report.delivered_at]
+            ended = scan.report_generated is ScanState.DONE and scan.payload_removed_at is None
+            if ended and times and len(times) == len(reports) and max(times) <= now - keep:
+                retired += 1
+                self._store.garbage[scan.payload_id] = now
+                detail = f"delivered {utc_text(max(times))}"
+                self._set(scan, "payload removed", detail, payload_removed_at=now)
+        return retired
 
     def get(self, scan_id: str) -> Deferred[BrainScan | None]:
         """Return a scan."""
@@ -248,6 +315,10 @@ class MemoryScans:
     def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` when a scan became To Do."""
         return self._store.work.add(wake)
+
+
+def _is_broken(scan: BrainScan) -> bool:
+    return scan.payload_broken_at is not None and scan.report_generated is not ScanState.DONE
 
 
 def _is_due(scan: BrainScan, now: datetime) -> bool:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from fr_twisted.model import BrainReport, BrainScan, HistoryEntry, PayloadRef, chunk_count
 from fr_twisted.store.documents import shorten
-from fr_twisted.store.interfaces import NewScan, StoreError
+from fr_twisted.store.interfaces import NewScan, Room, StoreError
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ class MemoryState:
         self.grace_seconds = grace_seconds
         self.down = False
         self.streams = True
+        self.room_told = Room()
         self.opened = False
         self.calls: list[str] = []
         self.chunk_docs: dict[tuple[str, int], bytes] = {}

@@ -196,7 +196,10 @@ async def older_receiver_may_commit(bench: Bench) -> None:
 @behaviour
 async def kept_scan_is_duplicate(bench: Bench) -> None:
     """A scan that is kept is not received again; the same id with other content is refused."""
+    assert not await bench.store.scans().is_kept(bench.new_scan())
     await bench.keep()
+    assert await bench.store.scans().is_kept(bench.new_scan())
+    await raises(ConflictError, bench.store.scans().is_kept(bench.new_scan(size=101)))
     assert await bench.store.scans().begin_upload(bench.new_scan()) is None
     await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
 
@@ -316,6 +319,44 @@ async def clean_spares_what_is_used(bench: Bench) -> None:
     kept = await bench.store.payloads().read_chunks(report.payload_id, 0, 1)
     assert kept == [new_report().bundle]
     await raises(PayloadMissingError, bench.store.payloads().read_chunks(discarded.payload_id, 0, 1))
+
+
+@behaviour
+async def room_is_told(bench: Bench) -> None:
+    """What is used is told if it is asked for, if the store can tell at all; asking harms nothing."""
+    await bench.keep(size=CHUNK_SIZE)
+    assert (await bench.store.room(False)).free == (await bench.store.room(True)).free
+    used = (await bench.store.room(True)).used
+    assert used is None or used > CHUNK_SIZE
+
+
+@behaviour
+async def broken_scan_is_received_anew(bench: Bench) -> None:
+    """A scan whose kept bytes were found broken is taken once more from who still has it, and is To Do again."""
+    await bench.keep()
+    old = await bench.claim()
+    await bench.store.scans().fail(old, "the stored scan has another SHA-256", payload_broken=True)
+    assert (await bench.scan()).payload_broken_at is not None
+    assert not await bench.store.scans().is_kept(bench.new_scan())
+    await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
+    upload = await bench.begin(bench.new_scan())
+    assert (upload.payload_id != old.scan.payload_id, upload.chunks) == (True, 0)
+    await bench.write(upload, "a")
+    await bench.store.scans().commit(upload)
+    await bench.store.scans().commit(upload)
+    scan = await bench.scan()
+    assert (scan.report_generated, scan.attempts, scan.error) == (ScanState.TO_DO, 0, None)
+    assert (scan.payload_id, scan.payload_broken_at) == (upload.payload_id, None)
+    assert [entry.event for entry in scan.history] == ["received", "claimed", "failed", "received anew"]
+    assert await bench.store.scans().begin_upload(bench.new_scan()) is None
+    await bench.pass_time(0.05)
+    assert await bench.store.scans().clean(LONG) == 1
+    await raises(PayloadMissingError, bench.store.payloads().read_chunks(old.scan.payload_id, 0, 1))
+    again = await bench.claim()
+    assert (again.token, again.attempt) == (2, 1)
+    await raises(StaleTokenError, bench.store.scans().fail(old, "late", payload_broken=True))
+    await bench.store.scans().complete(again, new_report())
+    assert (await bench.scan()).report_generated is ScanState.DONE
 
 
 # --- the queue
@@ -601,6 +642,23 @@ async def refused_report(bench: Bench) -> None:
 
 
 @behaviour
+async def stale_refusal(bench: Bench) -> None:
+    """What a holder that was taken over is told by the destination refuses nothing: the present holder will be told."""
+    await bench.report()
+    stale = await bench.take(SHORT)
+    await bench.pass_time(2 * SHORT)
+    holder = await bench.take(owner="hub-2")
+    await bench.store.reports().refused(stale, "late")
+    assert await bench.stored("report-a") == holder
+    await bench.store.reports().put_back(holder, "no one there", 0)
+    again = await bench.stored("report-a")
+    await bench.store.reports().refused(stale, "late")
+    assert await bench.stored("report-a") == again
+    await bench.store.reports().refused(holder, "unknown patient")
+    assert (await bench.stored("report-a")).refused is True
+
+
+@behaviour
 async def next_due_report(bench: Bench) -> None:
     """It is told when a report will be due: now, at the end of a lease, after a delay, or never."""
     reports = bench.store.reports()
@@ -615,6 +673,93 @@ async def next_due_report(bench: Bench) -> None:
     due = await reports.next_due(NODE)
     assert due is not None
     assert LONG / 2 - 10 < due <= LONG / 2
+
+
+# --- retention
+
+
+async def delivered(bench: Bench, name: str = "a") -> BrainReport:
+    """Upload, analyse and deliver."""
+    await bench.report(name)
+    report = await bench.take()
+    await bench.store.reports().delivered(report)
+    return report
+
+
+@behaviour
+async def old_payload_is_removed(bench: Bench) -> None:
+    """Long after its report was delivered the payload of a scan goes; scan and report stay, and say so."""
+    report = await delivered(bench)
+    assert await bench.store.scans().retire(LONG) == 0
+    before = await bench.scan()
+    await bench.pass_time(2 * SHORT)
+    assert await bench.store.scans().retire(SHORT) == 1
+    assert await bench.store.scans().retire(SHORT) == 0
+    scan = await bench.scan()
+    assert scan.payload_removed_at is not None
+    assert [entry.event for entry in scan.history][-1] == "payload removed"
+    same = {"history": before.history, "payload_removed_at": None}
+    assert scan.model_copy(update=same) == before
+    await bench.pass_time(0.05)
+    assert await bench.store.scans().clean(LONG) == 1
+    assert await bench.store.scans().clean(LONG) == 0
+    await raises(PayloadMissingError, bench.store.payloads().read_chunks(scan.payload_id, 0, 1))
+    kept = await bench.stored(report.report_id)
+    assert await bench.store.payloads().read_chunks(kept.payload_id, 0, 1) == [new_report().bundle]
+
+
+@behaviour
+async def removed_payload_is_kept_already(bench: Bench) -> None:
+    """A scan whose payload was removed is not received again, nor by a receiver that was at it before."""
+    late = await bench.begin(bench.new_scan())
+    await bench.write(late, "a")
+    await delivered(bench)
+    await bench.pass_time(2 * SHORT)
+    assert await bench.store.scans().retire(SHORT) == 1
+    await bench.pass_time(0.05)
+    await bench.store.scans().clean(LONG)
+    assert await bench.store.scans().begin_upload(bench.new_scan()) is None
+    assert await bench.store.scans().is_kept(bench.new_scan())
+    await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
+    await bench.store.scans().commit(late)
+    scan = await bench.scan()
+    assert (scan.report_generated, scan.payload_removed_at is None) == (ScanState.DONE, False)
+    assert len(await bench.store.reports().of_scan("scan-a")) == 1
+
+
+@behaviour
+async def needed_payload_stays(bench: Bench) -> None:
+    """The payload of a scan that waits, is worked on, has failed, or has a report undelivered or refused, stays."""
+    await bench.report("undelivered")
+    await bench.report("refused")
+    for _ in range(2):
+        report = await bench.take()
+        if report.report_id == "report-refused":
+            await bench.store.reports().refused(report, "unknown patient")
+    await bench.keep("failed")
+    await bench.store.scans().fail(await bench.claim(), "x")
+    await bench.keep("worked-on")
+    await bench.claim()
+    await bench.keep("waiting")
+    await bench.pass_time(2 * SHORT)
+    assert await bench.store.scans().retire(SHORT) == 0
+    await bench.store.scans().clean(LONG)
+    for name in ("undelivered", "refused", "failed", "worked-on", "waiting"):
+        scan = await bench.scan(name)
+        assert scan.payload_removed_at is None
+        assert len(await bench.store.payloads().read_chunks(scan.payload_id, 0, 1)) == 1
+
+
+@behaviour
+async def late_delivery_counts_anew(bench: Bench) -> None:
+    """A payload that was looked at too early is removed so long after the delivery, and not before."""
+    await bench.report()
+    await bench.pass_time(2 * SHORT)
+    assert await bench.store.scans().retire(SHORT) == 0
+    await bench.store.reports().delivered(await bench.take())
+    await bench.pass_time(3 * SHORT)
+    assert await bench.store.scans().retire(LONG) == 0
+    assert await bench.store.scans().retire(SHORT) == 1
 
 
 @behaviour

@@ -22,6 +22,10 @@ from fr_twisted.store.interfaces import Claim, NewReport, PayloadMissingError, S
 _MAX_ERROR = 2000
 _MAX_PLAIN = 200
 _NOT_PLAIN = re.compile(r"[^ -~]")
+_SILENT_END = (
+    "the BRAIN that worked on it ended without a word, or was cut off from the store; its log and the kernel's may "
+    "tell, which kills for want of memory"
+)
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,15 @@ class Attempt:
         """Do the work and tell the store what became of it."""
         most = self._rules.max_attempts
         if self._claim.attempt > most:
-            # Each attempt begins with a claim: those before this one did not live to tell how they ended.
-            known = self._claim.scan.error or "each time the BRAIN that worked on it ended without a word"
+            # Each attempt begins with a claim: the one before this did not live to tell how it ended.
+            told = self._claim.scan.error
+            reason = f"after {most} attempts: {'the last' if told else 'each'} time {_SILENT_END}"
+            await self._fail(f"{reason}; before: {told}" if told else reason, reason)
+            return
+        if self._claim.scan.payload_removed_at is not None:
+            day = self._claim.scan.payload_removed_at.date().isoformat()
             await self._fail(
-                f"after {most} attempts: {known}", f"after {most} attempts, the last without an end"
+                f"its bytes were removed on {day}, as FR_KEEP_PAYLOAD_DAYS says: no new analysis"
             )
             return
         try:
@@ -107,8 +116,11 @@ class Attempt:
         except CancelledError:
             if not self._tenure.lost:
                 await self._give_back(None)
-        except (UnusableScanError, PayloadBrokenError, PayloadMissingError) as error:
+        except UnusableScanError as error:
             await self._fail(str(error))
+        except (PayloadBrokenError, PayloadMissingError) as error:
+            reason = f"{error}; sent once more from where it came, it is received anew"
+            await self._fail(reason, payload_broken=True)
         except JobError as error:
             await self._fall_short(str(error), error.full)
         except RefusedError as error:
@@ -176,8 +188,8 @@ class Attempt:
             seconds=self._seconds_since(self._began),
         )
 
-    async def _fail(self, reason: str, shown: str | None = None) -> None:
-        await self._tell(lambda text: self._scans.fail(self._claim, text), reason)
+    async def _fail(self, reason: str, shown: str | None = None, payload_broken: bool = False) -> None:
+        await self._tell(lambda text: self._scans.fail(self._claim, text, payload_broken), reason)
         self._say("{scan_id} failed: {reason}", "scan.failed", reason=shown or reason)
 
     async def _fall_short(self, reason: str, full: str) -> None:

@@ -56,7 +56,7 @@ async def fetch(read: ReadChunks, payload: PayloadRef, path: Path, in_thread: In
         raise PayloadBrokenError(f"the stored scan has {size} bytes instead of {payload.size}")
     if digest.hexdigest() != payload.sha256:
         raise PayloadBrokenError(
-            f"the stored scan has the SHA-256 {digest.hexdigest()} instead of {payload.sha256}; send it again"
+            f"the stored scan has the SHA-256 {digest.hexdigest()} instead of {payload.sha256}"
         )
     return size
 

@@ -71,6 +71,13 @@ class IPool(Interface):
         """Kill every worker; fire when they are gone. Jobs errback with `WorkerCrashedError`."""
 
 
+def out_of_memory(detail: str) -> OutOfMemoryError:
+    """Return the error of a job that asked for too much."""
+    return OutOfMemoryError(
+        "the analysis ran out of memory; FR_BRAIN_MEMORY_LIMIT is what it may take", detail
+    )
+
+
 def unwrap(outcome: Outcome) -> JobResult:
     """Return the result, or raise what came in its place."""
     if isinstance(outcome, JobResult):
@@ -79,8 +86,5 @@ def unwrap(outcome: Outcome) -> JobResult:
         raise UnusableScanError(outcome.reason)
     assert isinstance(outcome, JobFailure)
     if outcome.out_of_memory:
-        raise OutOfMemoryError(
-            "the analysis ran out of memory; FR_BRAIN_MEMORY_LIMIT is what it may take",
-            f"{outcome.reason}: {outcome.detail}",
-        )
+        raise out_of_memory(f"{outcome.reason}: {outcome.detail}")
     raise AnalysisBrokeError(f"the analysis broke: {outcome.reason}", outcome.detail)

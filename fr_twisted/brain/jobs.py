@@ -39,6 +39,9 @@ PRELOAD = ("fr_twisted.brain.prelude", "fr_twisted.brain.jobs", "numpy", "scipy.
 None of them starts a thread (a fork takes none along). onnxruntime does, so an analysis is loaded in the worker.
 """
 
+STARVED = ("Failed to allocate memory", "Cannot allocate memory", "bad_alloc")
+"""How want of memory is told by others than Python: onnxruntime, the C library, C++."""
+
 _MAX_REASON = 2000
 _PR_SET_PDEATHSIG = 1
 
@@ -215,9 +218,9 @@ def _restrict(limits: Limits) -> None:
 
 
 def _failure(error: BaseException) -> JobFailure:
-    """Say what broke and where; onnxruntime and C++ report want of memory in words of their own."""
+    """Say what broke and where."""
     text = str(error)
-    starved = isinstance(error, MemoryError) or "Failed to allocate memory" in text or "bad_alloc" in text
+    starved = isinstance(error, MemoryError) or any(words in text for words in STARVED)
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
     # The frames hold the arrays of the analysis.

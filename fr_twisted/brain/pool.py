@@ -20,9 +20,10 @@ from fr_twisted.brain.ipool import (
     OverTimeError,
     PoolError,
     WorkerCrashedError,
+    out_of_memory,
     unwrap,
 )
-from fr_twisted.brain.jobs import Job, JobResult, Limits, Outcome
+from fr_twisted.brain.jobs import STARVED, Job, JobResult, Limits, Outcome
 from fr_twisted.brain.worker import (
     IdleWorkerDiedError,
     WorkerDiedError,
@@ -32,6 +33,9 @@ from fr_twisted.brain.worker import (
 from fr_twisted.ops.outage import Outage
 
 T = TypeVar("T")
+
+_TO_ANSWER = 0.5
+"""Seconds in which a worker that ran past its time may say where it was."""
 
 
 def _outlive(inner: Deferred[T], on_cancel: Callable[[], None]) -> Deferred[T]:
@@ -75,6 +79,8 @@ class _Slot:
         try:
             return unwrap(await self._call_waking(job))
         except WorkerDiedError as error:
+            if any(words in error.last_words for words in STARVED):
+                raise out_of_memory(error.last_words) from error
             raise WorkerCrashedError(str(error), error.last_words) from error
         except WorkerStartError as error:
             raise PoolError(str(error)) from error
@@ -97,9 +103,11 @@ class _Slot:
         def expire() -> None:
             nonlocal expired
             expired = True
-            self.worker.kill()
+            # Where it was is the reason that a person can act on.
+            self.worker.ask()
+            timers.append(self._pool.clock.callLater(_TO_ANSWER, self.worker.kill))
 
-        limit = self._pool.clock.callLater(self._pool.time_limit, expire)
+        timers = [self._pool.clock.callLater(self._pool.time_limit, expire)]
         try:
             return await _outlive(self._pool.call(self.worker, job), self.worker.kill)
         except WorkerDiedError as error:
@@ -108,8 +116,9 @@ class _Slot:
                 raise OverTimeError(reason, error.last_words) from error
             raise
         finally:
-            if limit.active():
-                limit.cancel()
+            for timer in timers:
+                if timer.active():
+                    timer.cancel()
 
 
 @implementer(IPool)

@@ -13,7 +13,13 @@ from twisted.python.failure import Failure
 from fr_twisted.brain.fetch import InThread
 from fr_twisted.ops.outage import Outage, RetryPolicy, patient_policy
 from fr_twisted.ops.workdir import WorkDir
-from fr_twisted.store.interfaces import Claim, IStore, StaleTokenError, StoreError
+from fr_twisted.store.interfaces import (
+    Claim,
+    IStore,
+    StaleTokenError,
+    StoreError,
+    StoreFullError,
+)
 
 T = TypeVar("T")
 
@@ -137,7 +143,7 @@ class Tenure:
         room or right to write anything: such a one is waited for, or scan after scan would fail for it.
         """
         seconds = self._renewed_at - max(began, self._silent_at)
-        if seconds >= patience:
+        if seconds >= patience and not isinstance(error, StoreFullError):
             raise RefusedError(
                 f"{error}; so for {seconds:.0f} s, while the store renews the lease"
             ) from error

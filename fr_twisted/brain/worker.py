@@ -5,6 +5,7 @@ executor hides its processes, so neither killing one that runs past its time nor
 signal, last words) is possible without its private members, and one dead worker ends the whole executor.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from fr_twisted.brain.jobs import PRELOAD, Job, Limits, Outcome, receive, send, serve
+from fr_twisted.brain.words import keep, last_words, values_of
 
 START_SECONDS = 120.0
 """How long a worker may take to import its analysis; a cold disk and a large library take long."""
@@ -22,8 +24,6 @@ START_SECONDS = 120.0
 _GRACE_SECONDS = 1.0
 _DEATH_SECONDS = 10.0
 _MAX_READS = 64
-_LAST_WORDS = 4096
-_SHOWN_WORDS = 600
 # multiprocessing polls all children whenever it starts one, and the exit status can be read only once.
 _CHILDREN = threading.Lock()
 
@@ -63,6 +63,8 @@ class WorkerProcess:
         self._pipe: Connection | None = None
         self._errors: Connection | None = None
         self._words = b""
+        self._hidden: frozenset[str] = frozenset()
+        self._asked = False
         self._killed = False
         self._over = False
         self.jobs_done = 0
@@ -120,6 +122,7 @@ class WorkerProcess:
         """
         assert self._pipe is not None
         self._words = b""
+        self._hidden = values_of(job.meta.model_dump(mode="json"))
         try:
             send(self._pipe, job)
             self._receive(None)
@@ -135,6 +138,17 @@ class WorkerProcess:
         process = self._process
         if process is not None and not self._over:
             process.kill()
+
+    def ask(self) -> None:
+        """Have the process say on standard error where it is, and end: SIGABRT; follow it with `kill`.
+
+        The handler that says so is native code, and needs nothing that a process which hangs may hold on to.
+        """
+        process = self._process
+        if process is not None and not self._over:
+            self._asked = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGABRT)
 
     def close(self) -> None:
         """Kill the process, wait until it is gone and free everything."""
@@ -171,7 +185,7 @@ class WorkerProcess:
         for errors in self._listening():
             if wait([errors], 0):
                 text = os.read(errors.fileno(), 65536)
-                self._words = _keep(self._words + text)
+                self._words = keep(self._words + text)
                 if not text:
                     errors.close()
 
@@ -181,7 +195,8 @@ class WorkerProcess:
         for _ in range(_MAX_READS):
             if wait(self._listening(), 0):
                 self._listen()
-        return kind(how or _describe(exitcode), exitcode, _last_words(self._words))
+        words = last_words(self._words, self._hidden, self._asked)
+        return kind(how or _describe(exitcode), exitcode, words)
 
     def _bury(self) -> int | None:
         """Make sure that the process is gone, and return its exit status."""
@@ -195,19 +210,6 @@ class WorkerProcess:
             self._process.join(0)
             exitcode: int | None = self._process.exitcode
             return exitcode
-
-
-def _keep(words: bytes) -> bytes:
-    """Return the part of ``words`` that tells most: from the head of a crash's traceback on, or the end."""
-    crash = words.rfind(b"Fatal Python error")
-    return words[crash:][:_LAST_WORDS] if crash >= 0 else words[-_LAST_WORDS:]
-
-
-def _last_words(words: bytes) -> str:
-    lines = " | ".join(
-        " ".join(line.split()) for line in words.decode(errors="replace").splitlines() if line.strip()
-    )
-    return lines[:_SHOWN_WORDS] if lines.startswith("Fatal Python error") else lines[-_SHOWN_WORDS:]
 
 
 def _describe(exitcode: int | None) -> str:

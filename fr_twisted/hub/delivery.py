@@ -27,6 +27,8 @@ MAX_STORE_WAIT = 5.0
 MAX_RETRY = 300.0
 """Seconds between two offers of a report that its node refuses for now, at most."""
 
+SECONDS_OF_DAY = 86400.0
+
 _CUTS = 3
 """Cuts of the link that delay a report by nothing but the link's own backoff; later ones may be the report's doing."""
 
@@ -233,7 +235,7 @@ class ReportOutbox:
 
 
 class CaretakerService(Service):
-    """What a HUB does every minute: shows reports that no configured node gets, mends and cleans the store."""
+    """What a HUB does every minute: shows reports that no configured node gets; mends, empties and cleans the store."""
 
     _log = Logger()
 
@@ -245,11 +247,13 @@ class CaretakerService(Service):
         clock: Any,
         store_ready: Callable[[], Deferred[None]],
         interval: float = 60.0,
+        keep_payload_days: float = 0.0,
     ) -> None:
         self._store_ready = store_ready
         self._store = store
         self._nodes = nodes
         self._upload_ttl = upload_ttl
+        self._keep_payload_days = keep_payload_days
         self._interval = interval
         self._shown: dict[str, int] = {}
         self._round: Deferred[None] | None = None
@@ -288,10 +292,24 @@ class CaretakerService(Service):
         """Do everything once."""
         await self._store.scans().repair()
         await self.show_unroutable()
+        await self.retire()
         removed = await self._store.scans().clean(self._upload_ttl)
         if removed:
             self._log.info(
                 "removed {count} payloads that belong to nothing", event="store.cleaned", count=removed
+            )
+
+    async def retire(self) -> None:
+        """Give up the bytes of scans whose reports were delivered long ago, if they are not to be kept for ever."""
+        if not self._keep_payload_days:
+            return
+        retired = await self._store.scans().retire(self._keep_payload_days * SECONDS_OF_DAY)
+        if retired:
+            self._log.info(
+                "the bytes of {count} scans are removed: all reports delivered {limit:g} days ago",
+                event="scan.payload-removed",
+                count=retired,
+                limit=self._keep_payload_days,
             )
 
     async def show_unroutable(self) -> None:

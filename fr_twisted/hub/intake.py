@@ -1,6 +1,7 @@
 """Keeps the scans that nodes offer: durable chunk by chunk, visible by one commit, and only then acknowledged."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fr_twisted.hub.room import RoomService
 from fr_twisted.link.interfaces import (
     Accept,
     Duplicate,
@@ -66,10 +68,14 @@ class ScanTransfer:
 
     _log = Logger()
 
-    def __init__(self, store: Any, upload: Upload, clock: IReactorTime) -> None:
+    def __init__(
+        self, store: Any, upload: Upload, clock: IReactorTime, over: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take ``over``, which is called when no more bytes will come."""
         self._store = store
         self._upload = upload
         self._clock = clock
+        self._over = over
         self._since = clock.seconds()
 
     def write(self, offset: int, data: bytes) -> Deferred[None]:
@@ -81,16 +87,19 @@ class ScanTransfer:
 
     def finish(self) -> Deferred[None]:
         """Make the scan visible as ``To Do``."""
+        self._over()
         committed: Deferred[None] = self._store.scans().commit(self._upload)
         return committed.addCallbacks(self._stored, _refuse)
 
     def discard(self) -> Deferred[None]:
         """Forget what was kept."""
+        self._over()
         discarded: Deferred[None] = self._store.scans().discard_upload(self._upload)
         return discarded
 
     def cut(self) -> None:
-        """Nothing to release: the upload waits in the store to be resumed."""
+        """The upload waits in the store to be resumed."""
+        self._over()
 
     def _not_written(self, failure: Failure) -> Deferred[None]:
         """Other bytes than an earlier connection sent: one of the two is damaged, so begin again at 0."""
@@ -123,10 +132,12 @@ def _refuse(failure: Failure) -> NoReturn:
 class ScanIntake:
     """Decides about offered scans. Every node that the link lets in may send."""
 
-    def __init__(self, store: Any, clock: IReactorTime) -> None:
+    def __init__(self, store: Any, clock: IReactorTime, room: RoomService | None = None) -> None:
+        """Take what knows how much room the store has; None: enough."""
         IStore(store)
         self._store = store
         self._clock = clock
+        self._room = room
 
     def hello(self, node: str) -> str | None:
         """Welcome every node."""
@@ -141,19 +152,36 @@ class ScanIntake:
         if meta is None:
             return refusal
         scan = NewScan(scan_id=item.id, source=node, size=item.size, sha256=item.sha256, meta=meta)
+        reason = None if self._room is None else self._room.refusal(item.size)
+        over = (lambda: None) if self._room is None or reason else self._room.expect(item.size)
+        accepted = False
         try:
-            upload: Upload | None = await self._store.scans().begin_upload(scan)
-            if upload is None:
-                return Duplicate()
-            digest = await self._digest(upload)
+            verdict = await (self._begin(scan, over) if reason is None else self._no_room(scan, reason))
+            accepted = isinstance(verdict, Accept)
+            return verdict
         except ConflictError as error:
             return Refuse("conflict", str(error), retry=False)
         except ValueError as error:
             return Refuse("bad-meta", f"the store cannot hold it: {error}", retry=False)
         except (StoreError, PayloadMissingError) as error:
             return Refuse("store", f"the store cannot be used now: {error}", retry=True)
-        offset = min(upload.chunks * CHUNK_SIZE, item.size)
-        return Accept(ScanTransfer(self._store, upload, self._clock), offset, digest)
+        finally:
+            if not accepted:
+                over()
+
+    async def _begin(self, scan: NewScan, over: Callable[[], None]) -> Verdict:
+        upload: Upload | None = await self._store.scans().begin_upload(scan)
+        if upload is None:
+            return Duplicate()
+        digest = await self._digest(upload)
+        offset = min(upload.chunks * CHUNK_SIZE, scan.size)
+        return Accept(ScanTransfer(self._store, upload, self._clock, over), offset, digest)
+
+    async def _no_room(self, scan: NewScan, reason: str) -> Verdict:
+        """Write nothing; a scan that is kept is acknowledged all the same."""
+        if await self._store.scans().is_kept(scan):
+            return Duplicate()
+        return Refuse("store-full", reason, retry=True)
 
     def _check(self, item: Item) -> tuple[Refuse, ScanMeta | None]:
         if item.kind != SCAN_KIND:

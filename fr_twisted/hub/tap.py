@@ -34,6 +34,7 @@ def makeService(options: Any) -> IService:
 
     from fr_twisted.hub.delivery import CaretakerService, ReportOutbox
     from fr_twisted.hub.intake import ScanIntake
+    from fr_twisted.hub.room import Limits, RoomService
     from fr_twisted.link.receiver import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
     from fr_twisted.ops.services import ListeningService, make_unit
@@ -43,18 +44,29 @@ def makeService(options: Any) -> IService:
     clock: Any = reactor
     settings: HubSettings = options.settings
     store = MongoStore.from_settings(settings, clock=clock, unit="hub")
+    root = make_unit("hub", options, clock)
+    opening = StoreService(store, clock)
+    opening.setServiceParent(root)
+    folder = settings.store_dir if store.address.is_local else None
+    limits = Limits(settings.store_min_free, settings.store_quota, folder)
+    room = RoomService(store, limits, clock, opening.when_ready)
+    room.setServiceParent(root)
     receivers = ReceiverFactory(
         settings.node,
-        ScanIntake(store, clock),
+        ScanIntake(store, clock, room),
         clock,
         window=settings.link_window,
         memory=settings.memory,
         max_item=settings.max_item,
     )
-    root = make_unit("hub", options, clock)
-    opening = StoreService(store, clock)
-    opening.setServiceParent(root)
-    caretaker = CaretakerService(store, settings.nodes, settings.upload_ttl, clock, opening.when_ready)
+    caretaker = CaretakerService(
+        store,
+        settings.nodes,
+        settings.upload_ttl,
+        clock,
+        opening.when_ready,
+        keep_payload_days=settings.keep_payload_days,
+    )
     caretaker.setServiceParent(root)
     DrainService(receivers, settings.stop_timeout / 2).setServiceParent(root)
     owner = (

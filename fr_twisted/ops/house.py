@@ -26,6 +26,7 @@ from fr_twisted.ops.logs import bounded, wants_colour
 from fr_twisted.ops.options import read_environment
 from fr_twisted.ops.screen import Screen
 from fr_twisted.ops.services import StartError
+from fr_twisted.ops.steady import make_steady
 from fr_twisted.ops.tally import Tally, volumes_of
 
 UNITS_BEFORE_STORE = ("pacs", "hub", "brain")
@@ -324,6 +325,7 @@ def main(arguments: Sequence[str]) -> int:
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
+    make_steady(reactor)
     house = House(reactor, options, screen, twistd, settings)
     status: list[int] = [1]
 

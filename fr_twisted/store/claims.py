@@ -145,9 +145,10 @@ class Claims:
             raise StaleTokenError(f"{claim.scan.scan_id} was taken over")
         self.something_new()
 
-    async def fail(self, claim: Claim, error: str) -> None:
+    async def fail(self, claim: Claim, error: str, payload_broken: bool = False) -> None:
         """Give the scan up."""
-        if not await self._end(claim.scan.scan_id, claim.token, ScanState.FAILED, "failed", error):
+        extra: Doc = {"$currentDate": {"payload_broken_at": True}} if payload_broken else {}
+        if not await self._end(claim.scan.scan_id, claim.token, ScanState.FAILED, "failed", error, extra):
             raise StaleTokenError(f"{claim.scan.scan_id} was taken over")
 
     async def _end(

@@ -20,10 +20,19 @@ from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
 from fr_twisted.store.indexes import REPORTS, SCANS, pending
 from fr_twisted.store.interfaces import Claim, NewReport, StaleTokenError, StoreError
 from fr_twisted.store.payloads import MongoPayloads
+from fr_twisted.store.retry import KeptOutError
 
 Doc = dict[str, Any]
 
 BATCH = 100
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, KeptOutError):
+        return str(error)
+    return (
+        faults(error) if isinstance(error, ValidationError) else f"it is damaged: {error} is wrong or missing"
+    )
 
 
 class Completion:
@@ -44,7 +53,7 @@ class Completion:
         begun = self._mongo.monotonic()
         document = await self._document(claim, report)
         payload_id = document["payload_id"]
-        await self._garbage.add(payload_id)
+        await self._garbage.add(payload_id, claim)
         await self._payloads.write_all(payload_id, report.bundle)
         if self._mongo.monotonic() - begun > GRACE_SECONDS / 2:
             raise StoreError(f"{report.report_id}: the store was too slow to write the report")
@@ -90,6 +99,7 @@ class Completion:
                 "error": None,
                 "pending_report": document,
                 "pending_at": now,
+                "payload_since": now,
             },
             "$push": self._scribe.push(now, "done", document["_id"]),
         }
@@ -117,6 +127,7 @@ class Completion:
         try:
             await self._mongo.insert("keep a report", REPORTS, dict(document))
         except DuplicateKeyError:
+            await self._mongo.check_there("look for a report", REPORTS, document["_id"])
             same = {"_id": document["_id"]}
             document = await self._mongo.find_one("look for a report", REPORTS, same) or document
         done = {"_id": scan_id, "pending_report._id": document["_id"]}
@@ -143,18 +154,14 @@ class Completion:
         try:
             BrainReport.model_validate(scan["pending_report"])
             await self._finish(scan_id, scan["pending_report"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, KeptOutError) as error:
             if scan_id not in self._damaged:
                 self._damaged.add(scan_id)
                 self._log.error(
-                    "{scan_id} is Done but the report in its document is damaged and cannot be sent: {reason}",
+                    "{scan_id} is Done but the report in its document cannot be sent: {reason}",
                     event="scan.damaged",
                     scan_id=scan_id,
-                    reason=(
-                        faults(error)
-                        if isinstance(error, ValidationError)
-                        else f"{error} is wrong or missing"
-                    ),
+                    reason=_what_is_wrong(error),
                 )
             return False
         self._damaged.discard(scan_id)

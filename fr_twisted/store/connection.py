@@ -1,6 +1,5 @@
 """The connection pool, and the few kinds of operations that the store is made of."""
 
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,8 +13,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from txmongo.connection import ConnectionPool
 
+from fr_twisted.ops.steady import steady_seconds
 from fr_twisted.store.interfaces import StoreError
-from fr_twisted.store.retry import Runner
+from fr_twisted.store.retry import KeptOutError, Runner
 from fr_twisted.store.tls import HostVerifier
 from fr_twisted.store.uri import MongoAddress
 
@@ -90,7 +90,7 @@ class Mongo:
         address: MongoAddress,
         clock: IReactorTime,
         timeout: float,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_seconds,
     ) -> None:
         self.address = address
         self.clock = clock
@@ -210,6 +210,17 @@ class Mongo:
     async def insert(self, what: str, collection: str, document: Doc, timeout: float | None = None) -> None:
         """Insert; a DuplicateKeyError may come of our own repeat."""
         await self.runner.run(what, lambda: self._collection(collection).insert_one(document), timeout)
+
+    async def check_there(self, what: str, collection: str, document_id: str) -> None:
+        """Return if the document is there that an insert met.
+
+        Raises:
+            KeptOutError: there is none of that id.
+        """
+        if await self.find_one(what, collection, {"_id": document_id}, {"_id": 1}) is None:
+            raise KeptOutError(
+                f"{document_id} is kept out of {collection} by a unique index that is not ours: drop it"
+            )
 
     async def update(
         self,

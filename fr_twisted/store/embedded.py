@@ -49,6 +49,9 @@ _KILL_AT = 0.85
 _LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 _LOCKED = "resource busy"
 _PORT_TAKEN = "address already in use"
+_PANIC = "WT_PANIC"
+"""Its storage engine has given up: the process lives on, and refuses everything but ``hello`` until it is restarted."""
+_DISK_FULL = "no space left on device"
 _CHILD_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
 
 
@@ -98,6 +101,7 @@ class ServerProcess(ProcessProtocol):
         self._on_end = on_end
         self._parts = {1: b"", 2: b""}
         self.last_lines: deque[str] = deque(maxlen=40)
+        self.panicked = False
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """Split what the server writes into lines; one without an end is cut at 64 KiB."""
@@ -235,11 +239,23 @@ class EmbeddedStoreService(Service):
 
     def _heard(self, child: ServerProcess, line: str) -> None:
         self._log.debug("server: {line}", line=line, event="store.output")
+        if _PANIC in line and child is self._child and not child.panicked:
+            self._panicked(child, line)
         found = _LISTENING.search(line)
         if found is not None and child is self._child and self._ready_at is None and self.running:
             # A restart must keep the port: units know it.
             self._port = int(found[1])
             self._probe(child)
+
+    def _panicked(self, child: ServerProcess, line: str) -> None:
+        child.panicked = True
+        full = f"no space left on the disk of {self._folder}" if child.said(_DISK_FULL) else line
+        self._log.error(
+            "the embedded server broke down and has to be restarted: {reason}",
+            event="store.panic",
+            reason=full,
+        )
+        self._signal(SIGKILL)
 
     def _probe(self, child: ServerProcess) -> None:
         asked = Deferred.fromCoroutine(self._ask(self._reactor, self._port))

@@ -3,14 +3,17 @@
 A payload is listed here before it is given up, and a report's payload even before it is written, so that a crash leaves
 nothing unlisted. So what is listed may be in use: a receiver that goes on with a listed payload, or commits it, wins.
 The list is compared with the uploads, scans and reports after the grace period, when any such write has long been
-decided.
+decided. A worker may be stopped for longer than that and still finish: the payload of its report stays as long as its
+claim does.
 """
 
 from datetime import timedelta
 from typing import Any
 
+from fr_twisted.store.claims import Claims
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.indexes import GARBAGE, REPORTS, SCANS, UPLOADS, garbage, pending_payload, untouched
+from fr_twisted.store.interfaces import Claim
 from fr_twisted.store.payloads import MongoPayloads
 
 Doc = dict[str, Any]
@@ -22,17 +25,22 @@ BATCH = 100
 
 
 class Garbage:
-    """The list ``brain_garbage``: ``_id`` (payload id), ``since``."""
+    """The list ``brain_garbage``: ``_id`` (payload id), ``since``; of a report its claim, ``scan_id`` and ``token``."""
 
     def __init__(self, mongo: Mongo, payloads: MongoPayloads, grace_seconds: float) -> None:
         self._mongo = mongo
         self._payloads = payloads
         self._grace = grace_seconds
 
-    async def add(self, payload_id: str) -> None:
-        """List a payload, or list it anew."""
-        since = {"$set": {"since": await self._mongo.now()}}
-        await self._mongo.update("give up a payload", GARBAGE, {"_id": payload_id}, since, upsert=True)
+    async def add(self, payload_id: str, claim: Claim | None = None) -> None:
+        """List a payload, or list it anew; that of a report which is being written for ``claim``, as such.
+
+        The store itself says when: however late this write gets there, the grace period is whole.
+        """
+        change: Doc = {"$currentDate": {"since": True}}
+        if claim is not None:
+            change["$set"] = {"scan_id": claim.scan.scan_id, "token": claim.token}
+        await self._mongo.update("give up a payload", GARBAGE, {"_id": payload_id}, change, upsert=True)
 
     async def drop(self, payload_id: str) -> None:
         """Take a payload off the list."""
@@ -49,6 +57,9 @@ class Garbage:
             )
             for document in listed:
                 payload_id = document["_id"]
+                if await self._is_held(document):
+                    await self.add(payload_id)
+                    continue
                 if not await self._is_used(payload_id) and await self._is_unchanged(document):
                     await self._payloads.remove(payload_id)
                     removed += 1
@@ -74,6 +85,16 @@ class Garbage:
             if len(old) < BATCH:
                 return
 
+    async def _is_held(self, document: Doc) -> bool:
+        """Tell whether the claim for which a report is being written may still be completed.
+
+        Once it may not, it never may: nobody claims a scan under a token of the past.
+        """
+        if "scan_id" not in document:
+            return False
+        claimed = Claims.ours(document["scan_id"], document["token"])
+        return await self._mongo.find_one("look for a claim", SCANS, claimed, {"_id": 1}) is not None
+
     async def _is_unchanged(self, document: Doc) -> bool:
         # A payload that was given up between the look at the list and the look at its use was listed anew before that.
         return await self._mongo.find_one("look for garbage", GARBAGE, document, {"_id": 1}) is not None
@@ -82,7 +103,7 @@ class Garbage:
         # In the order in which a payload moves: what leaves one place before it is looked at is in the next by then.
         queries: tuple[tuple[str, Doc], ...] = (
             (UPLOADS, {"payload_id": payload_id}),
-            (SCANS, {"payload_id": payload_id}),
+            (SCANS, {"payload_id": payload_id, "payload_removed_at": None}),
             (SCANS, pending_payload(payload_id)),
             (REPORTS, {"payload_id": payload_id}),
         )

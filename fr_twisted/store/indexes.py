@@ -53,6 +53,8 @@ INDEXES: Sequence[Index] = (
     Index(SCANS, (("pending_at", 1),), sparse=True),
     Index(SCANS, (("pending_report.payload_id", 1),), sparse=True),
     Index(SCANS, (("payload_id", 1),)),
+    # Done, the payload still kept, by when to look whether it is still needed.
+    Index(SCANS, (("payload_since", 1),), sparse=True),
     # What is to be sent, by age, and when something will be due.
     Index(REPORTS, (("status", 1), ("refused", 1), ("destination", 1), *REPORT_ORDER)),
     Index(REPORTS, (("status", 1), ("refused", 1), ("destination", 1), ("next_attempt_at", 1))),
@@ -97,6 +99,11 @@ def pending() -> Doc:
 def pending_payload(payload_id: str) -> Doc:
     """The scan in whose document the report with this payload stands still."""
     return {"pending_report.payload_id": payload_id}
+
+
+def payload_kept(before: datetime) -> Doc:
+    """Done scans whose payload has been kept for long, as far as was known when they were last looked at."""
+    return {"payload_since": {"$gt": EPOCH, "$lte": before}}
 
 
 def in_state(state: str) -> Doc:
@@ -161,6 +168,7 @@ QUERIES: Sequence[Query] = (
     Query("queue", SCANS, to_do(), (_QUEUE,), QUEUE_ORDER),
     Query("leases that ended", SCANS, lease_ended(EPOCH), (_LEASES,), (("lease.expires_at", 1),)),
     Query("pending reports", SCANS, pending(), ("pending_at_1",)),
+    Query("old payloads", SCANS, payload_kept(EPOCH), ("payload_since_1",), (("payload_since", 1),)),
     Query("a scan", SCANS, {"_id": "x"}, _BY_ID),
     Query("scans in a state", SCANS, in_state("Done"), (_QUEUE, _LEASES)),
     Query("scan of a payload", SCANS, {"payload_id": "x"}, _BY_PAYLOAD),

@@ -23,6 +23,10 @@ class StoreUnusableError(StoreError):
     """The store cannot be used as configured (host, TLS, password, rights): one line that says what to mend."""
 
 
+class StoreFullError(StoreError):
+    """The store has no room for it: true of everything that is written, whatever it is, until there is room."""
+
+
 class ConflictError(Exception):
     """The id is taken by other content, for good."""
 
@@ -84,6 +88,16 @@ class NewReport:
     bundle: bytes
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a store tells of its room, in bytes; None: it does not tell."""
+
+    free: int | None = None
+    """Of the file system that holds its data."""
+    used: int | None = None
+    """By our documents and their indexes."""
+
+
 class IPayloads(Interface):
     """Bytes, in chunks of `fr_twisted.model.CHUNK_SIZE`."""
 
@@ -107,10 +121,15 @@ class IScans(Interface):
     def begin_upload(scan: NewScan) -> Deferred[Upload | None]:
         """Open (or take over, with a higher token) the upload of ``scan``; None: it is kept already.
 
+        A scan whose kept bytes were found broken is received anew, and is ``To Do`` again when it is committed.
+
         Errback with `ConflictError` when the id is kept with another digest or size, and with ``ValueError`` when its
         facts cannot be stored. An unfinished upload of other content under the same id is superseded: the new one
         begins without chunks, and whichever is committed first is the scan.
         """
+
+    def is_kept(scan: NewScan) -> Deferred[bool]:
+        """Tell whether the scan is kept; nothing is written. Errback as `begin_upload` when its id is."""
 
     def commit(upload: Upload) -> Deferred[None]:
         """Make the scan visible as ``To Do``, all of its chunks being durable. A second commit is done already.
@@ -138,8 +157,11 @@ class IScans(Interface):
         Errback with `StaleTokenError` when the lease was taken over.
         """
 
-    def fail(claim: Claim, error: str) -> Deferred[None]:
-        """Set it ``Failed`` with the reason; errback with `StaleTokenError` when the lease was taken over."""
+    def fail(claim: Claim, error: str, payload_broken: bool = False) -> Deferred[None]:
+        """Set it ``Failed`` with the reason; errback with `StaleTokenError` when the lease was taken over.
+
+        With ``payload_broken`` its bytes are missing or changed: offered again, it is received anew.
+        """
 
     def complete(claim: Claim, report: NewReport) -> Deferred[BrainReport]:
         """Store the report and set the scan ``Done``: one compare-and-set decides, a crash after it is repaired.
@@ -153,6 +175,13 @@ class IScans(Interface):
 
     def clean(upload_ttl_seconds: float) -> Deferred[int]:
         """Remove uploads untouched for so long, and chunks that belong to nothing; fire with payloads removed."""
+
+    def retire(keep_seconds: float) -> Deferred[int]:
+        """Give up the payloads of Done scans whose reports were all delivered so long ago; fire with how many.
+
+        The scans and reports stay, and such a scan is kept already for all who offer it again. `clean` removes the
+        bytes.
+        """
 
     def get(scan_id: str) -> Deferred[BrainScan | None]:
         """Fire with the scan."""
@@ -174,7 +203,10 @@ class IReports(Interface):
         """Lease the oldest report for ``destination`` that is unsent, not refused, due and not leased by another."""
 
     def delivered(report: BrainReport) -> Deferred[None]:
-        """Set ``status`` True; a report that is so already is left as it is."""
+        """Set ``status`` True; a report that is so already is left as it is.
+
+        Whoever holds the lease by now, the destination has the report: that is a fact, and no second holder undoes it.
+        """
 
     def put_back(report: BrainReport, error: str, delay_seconds: float) -> Deferred[None]:
         """Release the lease and let it be due again after ``delay_seconds``, one attempt more.
@@ -183,7 +215,10 @@ class IReports(Interface):
         """
 
     def refused(report: BrainReport, error: str) -> Deferred[None]:
-        """The destination refused it for good: keep it, do not offer it again."""
+        """The destination refused it for good: keep it, do not offer it again.
+
+        A report that another took over, or that was delivered, is left as it is.
+        """
 
     def next_due(destination: str) -> Deferred[float | None]:
         """Fire with the seconds until the next unsent report is due or its lease ends (0: now), None: no report."""
@@ -224,3 +259,6 @@ class IStore(Interface):
 
     def now() -> Deferred[datetime]:
         """Fire with the store's clock."""
+
+    def room(used: bool) -> Deferred[Room]:
+        """Fire with the room there is; what is ``used`` only if asked for: some servers read everything to tell."""

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Self
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -13,8 +13,9 @@ from fr_twisted.config import BrainSettings, HubSettings
 from fr_twisted.store.connection import Doc, Mongo, make_pool
 from fr_twisted.store.documents import Scribe
 from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
+from fr_twisted.store.index_check import check_indexes
 from fr_twisted.store.indexes import GARBAGE, create_commands
-from fr_twisted.store.interfaces import IStore, StoreError, StoreUnusableError
+from fr_twisted.store.interfaces import IStore, Room, StoreError, StoreUnusableError
 from fr_twisted.store.payloads import MongoPayloads
 from fr_twisted.store.probe import ask_all, check, describe
 from fr_twisted.store.reports import MongoReports
@@ -24,6 +25,7 @@ from fr_twisted.store.retry import (
     UNSATISFIABLE_WRITE_CONCERN,
     ServerError,
 )
+from fr_twisted.store.room import ask_room, tells_free
 from fr_twisted.store.scans import MongoScans
 from fr_twisted.store.tls import HostVerifier
 from fr_twisted.store.uri import parse
@@ -80,6 +82,7 @@ class MongoStore:
         self._pool_size = self.address.pool_size or pool_size
         self._connect_timeout = self.address.connect_timeout or CONNECT_TIMEOUT
         self._open_timeout = self.address.open_timeout or OPEN_TIMEOUT
+        self._tells_free = True
         self._watches = work, due = watches(clock, self.address.database)
         self._mongo = Mongo(self.address, clock, self.address.timeout or timeout)
         self._payloads = MongoPayloads(self._mongo)
@@ -116,6 +119,12 @@ class MongoStore:
         """Fire with the store's clock."""
         return Deferred.fromCoroutine(self._mongo.now(max_age=0))
 
+    def room(self, used: bool) -> Deferred[Room]:
+        """Fire with the room there is."""
+        if not (used or self._tells_free):
+            return succeed(Room())
+        return Deferred.fromCoroutine(ask_room(self._mongo))
+
     # --- open
 
     def open(self) -> Deferred[str]:
@@ -143,19 +152,29 @@ class MongoStore:
         hello = await self._usable("speak to the store", {"hello": 1})
         if address.username:
             await self._check_login(address.username)
-        version = (await self._usable("ask the store's version", {"buildInfo": 1})).get("version", "?")
+        build_info = await self._usable("ask the store's version", {"buildInfo": 1})
+        self._tells_free = tells_free(build_info)
         self._mongo.read_clock(hello)
         self._mongo.majority_reads = bool(hello.get("setName") or hello.get("msg"))
+        await self._check_indexes()
         for command in create_commands():
             await self._usable(f"create the indexes of {command['createIndexes']}", command, address.database)
         await self._check_writes()
         for watch in self._watches:
             watch.start(lambda: make_pool(address, verifier, 1, self._connect_timeout))
-        return describe(hello, version)
+        return describe(hello, build_info.get("version", "?"))
 
     async def _usable(self, what: str, command: Doc, database: str = "admin") -> Doc:
         try:
             return await self._mongo.command(what, command, database=database, timeout=self._open_timeout)
+        except StoreError as error:
+            raise self._unusable(error) from None
+
+    async def _check_indexes(self) -> None:
+        try:
+            await check_indexes(self._mongo, self._open_timeout)
+        except StoreUnusableError:
+            raise
         except StoreError as error:
             raise self._unusable(error) from None
 

@@ -119,6 +119,8 @@ class MongoPayloads:
             kept = await self._mongo.find_one("compare a chunk", CHUNKS, same_size, {"data": 1})
         else:
             kept = None
+        if kept is None:
+            await self._mongo.check_there("compare a chunk", CHUNKS, chunk_id)
         if kept is None or bytes(kept["data"]) != data:
             raise ConflictError(f"chunk {chunk_id} is kept with other bytes")
 
@@ -200,7 +202,7 @@ class MongoPayloads:
         The account of an upload that is not there is closed: its chunks may be deleted at any time, whatever was
         written before.
         """
-        change = {"$set": {"touched_at": await self._mongo.now()}, "$max": {"kept": tally.kept}}
+        change = {"$currentDate": {"touched_at": True}, "$max": {"kept": tally.kept}}
         upload = {"_id": tally.scan_id, "payload_id": payload_id}
         asked = self._mongo.monotonic()
         if not await self._mongo.update("note an upload", UPLOADS, upload, change):

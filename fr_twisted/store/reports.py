@@ -90,11 +90,11 @@ class MongoReports:
                 report_id=document["_id"],
                 reason=reason,
             )
-            await self._refuse(document["_id"], reason)
+            await self._refuse(document["_id"], reason, document["token"])
             return None
 
     def delivered(self, report: BrainReport) -> Deferred[None]:
-        """Set ``status``: the destination has it, whoever holds the lease."""
+        """Set ``status``. No token fences this: the destination has it, whoever holds the lease by now."""
         return Deferred.fromCoroutine(self._delivered(report.report_id))
 
     async def _delivered(self, report_id: str) -> None:
@@ -133,11 +133,14 @@ class MongoReports:
 
     def refused(self, report: BrainReport, error: str) -> Deferred[None]:
         """Keep it and do not offer it again."""
-        return Deferred.fromCoroutine(self._refuse(report.report_id, error))
+        token = None if report.lease is None else report.lease.token
+        return Deferred.fromCoroutine(self._refuse(report.report_id, error, token))
 
-    async def _refuse(self, report_id: str, error: str) -> None:
+    async def _refuse(self, report_id: str, error: str, token: int | None) -> None:
         change = {"refused": True, "error": shorten(error), "lease": None, "next_attempt_at": None}
-        query = {"_id": report_id, "status": False}
+        query: Doc = {"_id": report_id, "status": False}
+        if token is not None:
+            query["token"] = token
         await self._mongo.update("set a report refused", REPORTS, query, {"$set": change})
 
     def next_due(self, destination: str) -> Deferred[float | None]:

@@ -24,7 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from fr_twisted.store.interfaces import StoreError
+from fr_twisted.store.interfaces import StoreError, StoreFullError
 
 T = TypeVar("T")
 
@@ -38,11 +38,20 @@ AUTHENTICATION_FAILED = 18
 TOO_LARGE = frozenset({10334, 17419})  # BSONObjectTooLarge; the document after an update is larger than 16 MB
 UNSATISFIABLE_WRITE_CONCERN = 100
 
+# OutOfDiskSpace; AtlasError, as a cloud's quota is told. Neither passes in the seconds of one operation: it is told at
+# once, and whoever asked tries again later.
+FULL = frozenset({14031, 8000})
+
 # "Retryable errors" of https://github.com/mongodb/specifications/blob/master/source/retryable-writes/retryable-writes.md,
-# and WriteConflict (112), LockTimeout (24), CursorNotFound (43), StaleConfig (13388), WriteConcernFailed (64).
+# and WriteConflict (112), LockTimeout (24), CursorNotFound (43), StaleConfig (13388), WriteConcernFailed (64); mongos:
+# FailedToSatisfyReadPreference (133), StaleShardVersion (63), StaleEpoch (150), and the time limit between its servers
+# (202); of a server under load QueryPlanKilled (175), TemporarilyUnavailable (365), IngressRequestRateLimitExceeded
+# (462).
 PASSING = frozenset(
-    {6, 7, 24, 43, 64, 89, 91, 112, 134, 189, 262, 9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436}
+    {6, 7, 24, 43, 63, 64, 89, 91, 112, 133, 134, 150, 175, 189, 202, 262, 365, 462, 9001}
+    | {10058, 10107, 11600, 11602, 13388, 13435, 13436}
 )
+_PASSING_LABELS = frozenset({"RetryableWriteError", "RetryableError"})
 
 
 class ServerError(StoreError):
@@ -51,6 +60,10 @@ class ServerError(StoreError):
     def __init__(self, message: str, code: int | None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class KeptOutError(StoreError):
+    """A document cannot be inserted though there is none of its id: another's unique index is in the way."""
 
 
 def passes(error: BaseException) -> bool:
@@ -63,7 +76,7 @@ def passes(error: BaseException) -> bool:
         return error.code != UNSATISFIABLE_WRITE_CONCERN
     if isinstance(error, OperationFailure):
         labels = (error.details or {}).get("errorLabels", ())
-        return error.code in PASSING or "RetryableWriteError" in labels
+        return error.code in PASSING or not _PASSING_LABELS.isdisjoint(labels)
     return False
 
 
@@ -79,7 +92,11 @@ def translate(what: str, error: BaseException) -> BaseException:
         if error.code in TOO_LARGE:
             return ValueError(f"{what}: too large for one document of the store (16 MB)")
         words = str((error.details or {}).get("errmsg") or type(error).__name__)[:200]
+        if error.code in FULL:
+            return StoreFullError(f"{what}: the store is full: {words} (code {error.code})")
         return ServerError(f"{what}: the store refused: {words} (code {error.code})", error.code)
+    if isinstance(error, NotPrimaryError):
+        return StoreError(f"{what}: the store has no primary that could be written to")
     if isinstance(error, AutoReconnect):
         return StoreError(f"{what}: the connection to the store was lost")
     if isinstance(error, BSONError | InvalidDocument | OverflowError | UnicodeError | RecursionError):

@@ -14,6 +14,7 @@ from fr_twisted.store.garbage import Garbage
 from fr_twisted.store.indexes import SCANS, in_state
 from fr_twisted.store.interfaces import Claim, IScans, NewReport, NewScan, Upload
 from fr_twisted.store.payloads import MongoPayloads
+from fr_twisted.store.retention import Retention
 from fr_twisted.store.uploads import Uploads
 from fr_twisted.store.watch import Watch
 
@@ -33,11 +34,16 @@ class MongoScans:
         self._uploads = Uploads(mongo, scribe, payloads, garbage)
         self._claims = Claims(mongo, scribe)
         self._completion = Completion(mongo, scribe, payloads, garbage)
+        self._retention = Retention(mongo, scribe, garbage)
         self._watch = watch
 
     def begin_upload(self, scan: NewScan) -> Deferred[Upload | None]:
         """Open or take over an upload."""
         return Deferred.fromCoroutine(self._uploads.begin(scan))
+
+    def is_kept(self, scan: NewScan) -> Deferred[bool]:
+        """Look for the scan."""
+        return Deferred.fromCoroutine(self._uploads.is_kept(scan))
 
     def commit(self, upload: Upload) -> Deferred[None]:
         """Make the scan visible."""
@@ -63,9 +69,9 @@ class MongoScans:
         """Give the scan back."""
         return Deferred.fromCoroutine(self._claims.release(claim, error, count_attempt))
 
-    def fail(self, claim: Claim, error: str) -> Deferred[None]:
+    def fail(self, claim: Claim, error: str, payload_broken: bool = False) -> Deferred[None]:
         """Give the scan up."""
-        return Deferred.fromCoroutine(self._claims.fail(claim, error))
+        return Deferred.fromCoroutine(self._claims.fail(claim, error, payload_broken))
 
     def complete(self, claim: Claim, report: NewReport) -> Deferred[BrainReport]:
         """Store the report and end the scan."""
@@ -78,6 +84,10 @@ class MongoScans:
     def clean(self, upload_ttl_seconds: float) -> Deferred[int]:
         """Remove what belongs to nothing."""
         return Deferred.fromCoroutine(self._garbage.clean(upload_ttl_seconds))
+
+    def retire(self, keep_seconds: float) -> Deferred[int]:
+        """Give up what nobody will need."""
+        return Deferred.fromCoroutine(self._retention.retire(keep_seconds))
 
     def get(self, scan_id: str) -> Deferred[BrainScan | None]:
         """Return a scan."""

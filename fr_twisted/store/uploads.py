@@ -20,6 +20,14 @@ MOST_RACES = 16
 """Times that another receiver of the same scan may come between; then the store is said to be busy."""
 
 
+_STATE = {"payload_id": 1, "payload_broken_at": 1, "report_generated": 1}
+
+
+def _is_broken(kept: Doc) -> bool:
+    """Tell whether the bytes of a scan were found missing or changed, and are still those."""
+    return kept.get("payload_broken_at") is not None and kept["report_generated"] != ScanState.DONE.value
+
+
 class Uploads:
     """Uploads in ``brain_uploads``: ``_id`` (scan id), ``payload_id``, ``token``, ``sha256``, ``size``, ``kept``..."""
 
@@ -34,7 +42,7 @@ class Uploads:
     async def begin(self, scan: NewScan) -> Upload | None:
         """Open, take over or supersede, as `IScans.begin_upload` says."""
         for _ in range(MOST_RACES):
-            if await self._is_kept(scan):
+            if await self.is_kept(scan):
                 return None
             document = await self._mongo.find_one("begin an upload", UPLOADS, {"_id": scan.scan_id})
             upload = await (self._open(scan) if document is None else self._take_over(scan, document))
@@ -42,12 +50,13 @@ class Uploads:
                 return upload
         raise StoreError(f"{scan.scan_id}: too many receivers at once")
 
-    async def _is_kept(self, scan: NewScan) -> bool:
-        facts = {"sha256": 1, "size": 1}
+    async def is_kept(self, scan: NewScan) -> bool:
+        """Look for the scan, as `IScans.is_kept` says."""
+        facts = {"sha256": 1, "size": 1, **_STATE}
         kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": scan.scan_id}, facts)
         if kept is not None and (kept["sha256"], kept["size"]) != (scan.sha256, scan.size):
             raise ConflictError(f"{scan.scan_id} is kept with other content")
-        return kept is not None
+        return kept is not None and not _is_broken(kept)
 
     async def _facts(self, scan: NewScan) -> Doc:
         return {
@@ -95,19 +104,22 @@ class Uploads:
         await self._check(upload)
         try:
             await self._mongo.insert("keep a scan", SCANS, self._scan(upload))
+            if not self._is_fresh(self._payloads.tally(upload.payload_id)):
+                await self._look_back(upload)
         except DuplicateKeyError:
             await self._check_same(upload.scan)
+            await self._mend(upload)
         finally:
             self._mongo.in_background("close an upload", self._settle(upload))
 
     async def _check(self, upload: Upload) -> None:
         tally = self._payloads.tally(upload.payload_id)
         size, scan_id = upload.scan.size, upload.scan.scan_id
-        if tally is None or self._mongo.monotonic() - tally.touched > GRACE_SECONDS / 2:
+        if tally is None or not self._is_fresh(tally):
             # After a long silence the cleaner may be at work: it spares an upload that was touched just now.
             tally = tally or Tally(scan_id, -math.inf)
             if not await self._payloads.touch(upload.payload_id, tally):
-                if await self._is_kept(upload.scan):
+                if await self.is_kept(upload.scan):
                     return
                 raise PayloadMissingError(f"{scan_id}: the upload was given up meanwhile")
         if not tally.complete(size):
@@ -117,6 +129,25 @@ class Uploads:
         if missing < chunk_count(size):
             wanted = min(CHUNK_SIZE, size - missing * CHUNK_SIZE)
             raise PayloadMissingError(f"{scan_id}: chunk {missing} of {wanted} bytes is missing")
+
+    def _is_fresh(self, tally: Tally | None) -> bool:
+        return tally is not None and self._mongo.monotonic() - tally.touched <= GRACE_SECONDS / 2
+
+    async def _look_back(self, upload: Upload) -> None:
+        """Make sure of the chunks once more: we were stopped for long between `_check` and the commit."""
+        scan_id, payload_id = upload.scan.scan_id, upload.payload_id
+        tally = await self._payloads.counted(scan_id, payload_id, 0, self._mongo.monotonic())
+        if tally.complete(upload.scan.size):
+            return
+        reason = "its bytes were cleaned away before it was committed; sent once more, it is received anew"
+        change = {
+            "$set": {"report_generated": ScanState.FAILED.value, "error": reason},
+            "$currentDate": {"payload_broken_at": True},
+            "$push": self._scribe.push(await self._mongo.now(), "failed", reason),
+        }
+        ours = {"_id": scan_id, "payload_id": payload_id, "report_generated": ScanState.TO_DO.value}
+        await self._mongo.compare_and_set("take back a commit", SCANS, ours, change)
+        raise PayloadMissingError(f"{scan_id}: {reason}")
 
     def _scan(self, upload: Upload) -> Doc:
         scan, now = upload.scan, self._mongo.estimated_now()
@@ -142,14 +173,39 @@ class Uploads:
         # A write that changes nothing is acknowledged once the majority has what it found, another's insert.
         same = {"_id": scan.scan_id, "sha256": scan.sha256, "size": scan.size}
         if not await self._mongo.update("confirm a scan", SCANS, same, {"$set": {"sha256": scan.sha256}}):
+            await self._mongo.check_there("confirm a scan", SCANS, scan.scan_id)
             raise ConflictError(f"{scan.scan_id} is kept with other content")
+
+    async def _mend(self, upload: Upload) -> None:
+        """Put the upload's bytes in the place of those that the scan is kept with, if they were found broken."""
+        scan_id = upload.scan.scan_id
+        kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": scan_id}, _STATE)
+        if kept is None or not _is_broken(kept):
+            return
+        if kept["payload_id"] != upload.payload_id:
+            await self._garbage.add(kept["payload_id"])
+            now = await self._mongo.now()
+            waiting = {"$in": [ScanState.FAILED.value, ScanState.TO_DO.value]}
+            change = {
+                "$set": {
+                    "report_generated": ScanState.TO_DO.value,
+                    "payload_id": upload.payload_id,
+                    "payload_broken_at": None,
+                    "attempts": 0,
+                    "error": None,
+                    "lease": None,
+                },
+                "$push": self._scribe.push(now, "received anew"),
+            }
+            unchanged = {**kept, "report_generated": waiting}
+            if await self._mongo.compare_and_set("keep a scan anew", SCANS, unchanged, change):
+                return
+        raise StoreError(f"{scan_id}: its bytes were found broken, and it is being tried again just now")
 
     async def _settle(self, upload: Upload) -> None:
         """Remove the upload's document once the scan is kept; its chunks too if they are not the scan's."""
-        kept = await self._mongo.find_one(
-            "look for a scan", SCANS, {"_id": upload.scan.scan_id}, {"payload_id": 1}
-        )
-        if kept is None:
+        kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": upload.scan.scan_id}, _STATE)
+        if kept is None or _is_broken(kept):
             return
         if kept["payload_id"] != upload.payload_id:
             await self._garbage.add(upload.payload_id)

@@ -47,6 +47,11 @@ class MongoAddress:
         return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
 
     @property
+    def is_local(self) -> bool:
+        """Tell whether every host is this machine."""
+        return all(host in ("127.0.0.1", "::1", "localhost") for host, _ in self.hosts)
+
+    @property
     def redacted(self) -> str:
         """Return the address for messages: no password, no options."""
         user = f"{self.username}@" if self.username else ""

@@ -77,7 +77,7 @@ def job(folder: Path, name: str, **facts: Any) -> Job:
     """Return a job for a stand-in analysis."""
     payload = folder / "payload.nii"
     payload.write_bytes(b"voxels")
-    meta = ScanMeta(patient_id="P1", format=PayloadFormat.NIFTI, facts=facts)
+    meta = ScanMeta(patient_id="PX-1", format=PayloadFormat.NIFTI, facts=facts)
     return Job(f"{MODULE}:{name}", payload, "scan-1", meta)
 
 
@@ -191,8 +191,31 @@ async def test_hang(processes: AnalysisPool, tmp_path: Path) -> None:
     error = await error_of(submit(processes, tmp_path, "HANGING"), OverTimeError)
     assert TIME_LIMIT <= time.monotonic() - began < TIME_LIMIT + 1.0
     assert str(error) == f"the analysis ran past its time of {TIME_LIMIT:g} s"
-    assert error.detail == "still at it"
+    assert error.detail.startswith("still at it | it was at analyses_for_tests.py:")
+    assert "in _hang |" in error.detail
     assert not lives(int((tmp_path / "pid").read_text()))
+
+
+async def test_deaf_hang(processes: AnalysisPool, tmp_path: Path) -> None:
+    """A worker that will not even say where it is when it runs past its time is killed a moment later."""
+    began = time.monotonic()
+    error = await error_of(submit(processes, tmp_path, "DEAF"), OverTimeError)
+    assert TIME_LIMIT + 0.4 <= time.monotonic() - began < TIME_LIMIT + 2.0
+    assert error.detail == "not listening"
+    assert (await submit(processes, tmp_path, "QUICK")).findings["bytes"] == 6
+
+
+async def test_words_without_the_patient(processes: AnalysisPool, tmp_path: Path) -> None:
+    """The last words of a worker hold nothing of what the scan says of its patient."""
+    error = await error_of(submit(processes, tmp_path, "BLABBING", ward="ward seven"), WorkerCrashedError)
+    assert error.detail == "patient … of …: … | odd value …"
+
+
+async def test_memory_of_native_code(processes: AnalysisPool, tmp_path: Path) -> None:
+    """A worker that native code ended for want of memory is told as that."""
+    error = await error_of(submit(processes, tmp_path, "ABORTING"), OutOfMemoryError)
+    assert "std::bad_alloc" in error.detail
+    assert "in _abort" in error.detail
 
 
 async def test_memory(processes: AnalysisPool, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from twisted.internet import reactor
 
 from fr_twisted.store.connection import Mongo, find_command
 from fr_twisted.store.indexes import INDEXES, QUERIES, Query, create_commands
-from fr_twisted.store.interfaces import StoreUnusableError
+from fr_twisted.store.interfaces import StoreError, StoreUnusableError
 from fr_twisted.store.mongo import MongoStore
 from fr_twisted.store.uri import parse
+from tests.integration.test_store_faults import bench_of
+from tests.store_behaviour import new_report
 from tests.store_servers import client, database
 
 pytestmark = pytest.mark.usefixtures("clean_reactor")
@@ -115,11 +117,96 @@ async def test_indexes_are_there(database_uri: str) -> None:
                 assert [tuple(key) for key in there[index.name]["key"]] == list(index.keys)
 
 
-async def test_index_made_differently(database_uri: str) -> None:
-    """An index of the same name with other keys is named, with what to do."""
-    index = INDEXES[0]
+async def test_missing_index(database_uri: str) -> None:
+    """An index that was dropped is made again at the next start, with documents in its collection too."""
+    async with bench_of(database_uri) as bench:
+        await bench.report()
     with client(database_uri) as plain:
-        plain.get_default_database()[index.collection].create_index([("other", 1)], name=index.name)
+        for index in INDEXES:
+            plain.get_default_database()[index.collection].drop_index(index.name)
+    async with bench_of(database_uri) as bench:
+        assert await bench.take()
+    for index in INDEXES:
+        with client(database_uri) as plain:
+            assert index.name in plain.get_default_database()[index.collection].index_information()
+
+
+WRONG: dict[str, tuple[list[tuple[str, int]], dict[str, Any], str]] = {
+    "other keys": ([("other", 1)], {"name": INDEXES[0].name}, "was made differently"),
+    "other name": (list(INDEXES[0].keys), {"name": "mine"}, "index mine of brain_scans was made differently"),
+    "ours, but unique": (list(INDEXES[0].keys), {"unique": True}, "is unique"),
+    "unique": ([("patient_id", 1)], {"unique": True}, "index patient_id_1 of brain_scans is unique"),
+    "of some documents": (
+        list(INDEXES[0].keys),
+        {"partialFilterExpression": {"priority": 9}},
+        "was made differently",
+    ),
+    "deleting": ([("received_at", 1)], {"expireAfterSeconds": 3600}, "deletes documents by their age"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_wrong_index(wrong: str, database_uri: str) -> None:
+    """An index with which a scan could be lost, or is not found, is told in one line, with what to do."""
+    keys, options, words = WRONG[wrong]
+    with client(database_uri) as plain:
+        name = plain.get_default_database()["brain_scans"].create_index(keys, **options)
     store = MongoStore(database_uri, clock=reactor, node="node", unit="test")
-    with pytest.raises(StoreUnusableError, match="made differently, drop it"):
+    with pytest.raises(StoreUnusableError) as caught:
         await store.open()
+    message = str(caught.value)
+    assert words in message
+    assert f'db.brain_scans.dropIndex("{name}")' in message
+    assert "\n" not in message
+    with client(database_uri) as plain:
+        plain.get_default_database()["brain_scans"].drop_index(name)
+    await store.open()
+    await store.close()
+
+
+async def test_further_index(database_uri: str) -> None:
+    """An index that somebody made for queries of his own does no harm."""
+    with client(database_uri) as plain:
+        plain.get_default_database()["brain_scans"].create_index([("patient_id", 1)])
+    async with bench_of(database_uri) as bench:
+        await bench.report()
+
+
+@pytest.mark.parametrize(("collection", "key"), [("brain_scans", "source"), ("brain_chunks", "n")])
+async def test_scan_kept_out(collection: str, key: str, database_uri: str) -> None:
+    """A scan or chunk that a unique index keeps out, made while we run, is refused for now and not for good."""
+    async with bench_of(database_uri) as bench:
+        await bench.keep()
+
+        async def keep_another() -> None:
+            upload = await bench.begin(bench.new_scan("b"))
+            await bench.write(upload, "b")
+            await bench.store.scans().commit(upload)
+
+        with client(database_uri) as plain:
+            name = plain.get_default_database()[collection].create_index([(key, 1)], unique=True)
+        with pytest.raises(StoreError, match="unique index"):
+            await keep_another()
+        with client(database_uri) as plain:
+            plain.get_default_database()[collection].drop_index(name)
+        await keep_another()
+        assert (await bench.scan("b")).size == 100
+
+
+async def test_unique_index_made_later(database_uri: str) -> None:
+    """A report that a unique index keeps out, made while we run, stays in its scan until it can be put in its place."""
+    async with bench_of(database_uri) as bench:
+        await bench.report()
+        with client(database_uri) as plain:
+            reports = plain.get_default_database()["brain_reports"]
+            name = reports.create_index([("analysis", 1)], unique=True)
+        await bench.keep("b")
+        claim = await bench.claim()
+        with pytest.raises(StoreError, match="unique index"):
+            await bench.store.scans().complete(claim, new_report("b"))
+        assert await bench.store.reports().get("report-b") is None
+        assert await bench.store.scans().repair() == 0
+        with client(database_uri) as plain:
+            plain.get_default_database()["brain_reports"].drop_index(name)
+        assert await bench.store.scans().repair() == 1
+        assert (await bench.stored("report-b")).scan_id == "scan-b"

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, fail
 from fr_twisted.brain.interfaces import UnusableScanError
 from fr_twisted.brain.ipool import WorkerCrashedError
 from fr_twisted.model import ScanState
-from fr_twisted.store.interfaces import Claim, StoreError
+from fr_twisted.store.interfaces import Claim, StoreError, StoreFullError
 from fr_twisted.store.retry import ServerError
 from tests.unit.test_brain_service import BrainCase
 
@@ -72,6 +72,16 @@ class RefusingStoreTests(RefusingCase):
         self.clock.pump([1.0] * 100)
         self.assertEqual(self.state("scan-2"), ScanState.DONE)
         self.assertRegex(self.said("scan.left")[0]["reason"], "17419.* renews")
+
+    def test_full(self) -> None:
+        """A store that is full, though small writes still work, is waited for: it is not the scan's fault."""
+        self.keep()
+        self.refuse("complete", error=StoreFullError("keep a report: the store is full (code 14031)"))
+        self.begin()
+        self.clock.pump([1.0] * 2000)
+        self.assertEqual((self.brain.working_on, len(self.pool.jobs)), (["scan-1"], 1))
+        self.assertEqual(self.store.scan_docs["scan-1"].attempts, 1)
+        self.assertIn("is full", self.said("outage.begin")[0]["reason"])
 
     def test_awayForLong(self) -> None:
         """A store that is away altogether is waited for however long it takes: nothing is done twice."""

@@ -31,7 +31,7 @@ from fr_twisted.ops.services import IReady, StartError
 from fr_twisted.ops.workdir import WorkDir
 from fr_twisted.store.interfaces import Claim, NewScan, StaleTokenError, StoreError
 from tests.fakes_brain import InlinePool, InlineSlot
-from tests.fakes_store import MemoryStore
+from tests.fakes_store import START, MemoryStore
 
 LEASE = 30.0
 PATIENT = "PATIENT-4711"
@@ -376,15 +376,50 @@ class FailureTests(BrainCase):
         self.assertEqual(self.pool.jobs, [])
         self.assertRegex(self.store.scan_docs["scan-1"].error or "", "^after 3 attempts: each time the BRAIN")
 
+    def test_killedItsLastBrain(self) -> None:
+        """When the last attempts ended without a word, that is the reason, beside what is known of earlier ones."""
+        self.keep()
+        claim = self.successResultOf(self.store.scans().claim("brain-0", 60.0))
+        assert claim is not None
+        self.successResultOf(self.store.scans().release(claim, "the analysis broke: ValueError", True))
+        for n in range(2):
+            self.successResultOf(self.store.scans().claim(f"dead-{n}", 1.0))
+            self.clock.advance(2.0)
+        self.begin()
+        self.assertEqual(self.state(), ScanState.FAILED)
+        self.assertRegex(
+            self.store.scan_docs["scan-1"].error or "",
+            "^after 3 attempts: the last time the BRAIN .*want of memory.*; before: the analysis broke: ValueError$",
+        )
+
+    def test_removedPayload(self) -> None:
+        """A scan whose bytes were removed after its report was delivered is not analysed anew; the reason says so."""
+        self.keep()
+        scan = self.store.scan_docs["scan-1"]
+        gone = scan.model_copy(update={"payload_removed_at": START})
+        self.store.scan_docs["scan-1"] = gone
+        self.begin()
+        self.assertEqual((self.state(), self.pool.jobs), (ScanState.FAILED, []))
+        self.assertRegex(
+            self.store.scan_docs["scan-1"].error or "", "removed on 2026-01-01, as FR_KEEP_PAYLOAD_DAYS says"
+        )
+
     def test_damagedPayload(self) -> None:
-        """A scan whose bytes are not what was acknowledged is Failed and not analysed."""
+        """A scan whose bytes are not what was acknowledged is Failed and not analysed, until it is sent once more."""
         self.keep()
         payload_id = self.store.scan_docs["scan-1"].payload_id
         self.store.chunk_docs[payload_id, 0] = b"other!" * 1000
         self.begin()
         self.assertEqual(self.state(), ScanState.FAILED)
-        self.assertIn("SHA-256", self.store.scan_docs["scan-1"].error or "")
+        scan = self.store.scan_docs["scan-1"]
+        self.assertIn("SHA-256", scan.error or "")
+        self.assertIn("sent once more", scan.error or "")
+        self.assertIsNotNone(scan.payload_broken_at)
         self.assertEqual(self.pool.jobs, [])
+        # Whoever still has it sends it once more, and it is analysed.
+        self.keep()
+        self.clock.advance(0)
+        self.assertEqual(self.state(), ScanState.DONE)
 
     def test_missingPayload(self) -> None:
         """A scan with a chunk missing is Failed, and the reason says so."""
@@ -393,6 +428,7 @@ class FailureTests(BrainCase):
         self.begin()
         self.assertEqual(self.state(), ScanState.FAILED)
         self.assertIn("chunk 0", self.store.scan_docs["scan-1"].error or "")
+        self.assertIsNotNone(self.store.scan_docs["scan-1"].payload_broken_at)
 
     def test_troubleOfOurOwn(self) -> None:
         """When this BRAIN cannot work, the scan is given back uncounted and nothing is claimed for a while."""

@@ -9,13 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import bson
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock, StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -245,6 +246,30 @@ class CrashTests(ServiceTestCase):
         self.process.end(0)
         self.reactor.advance(0.1)
         self.assertEqual(len(self.reactor.processes), 2)
+
+    def test_panic(self) -> None:
+        """A server that lives on but has given up its files, as on a full disk, is killed once and started again."""
+        self.events = EventLoggingObserver.createWithCleanup(cast(Any, self), globalLogPublisher)
+        self.process.say("evict: pwrite: failed to write 458752 bytes: No space left on device")
+        self.process.say("the process must exit and restart: WT_PANIC: WiredTiger library panic")
+        self.process.say("_wiredtiger.WiredTigerError: WT_PANIC: WiredTiger library panic")
+        self.assertEqual(self.process.signals, [SIGKILL])
+        self.process.end(None, SIGKILL)
+        self.reactor.advance(0.1)
+        self.assertEqual(len(self.reactor.processes), 2)
+        [told] = [event for event in self.events if event.get("event") == "store.panic"]
+        self.assertIn("no space left", told["reason"])
+        self.assertIn(str(self.folder.absolute()), told["reason"])
+
+    def test_panicAtTheStart(self) -> None:
+        """So is one that breaks down again while it starts; with nothing of a full disk, its own words are told."""
+        self.events = EventLoggingObserver.createWithCleanup(cast(Any, self), globalLogPublisher)
+        self.process.end(1)
+        self.reactor.advance(0.1)
+        self.process.say("file.wt: WT_PANIC: WiredTiger library panic")
+        self.assertEqual(self.process.signals, [SIGKILL])
+        [told] = [event for event in self.events if event.get("event") == "store.panic"]
+        self.assertEqual(told["reason"], "file.wt: WT_PANIC: WiredTiger library panic")
 
     def test_lateLines(self) -> None:
         """Lines without an end are cut, and what is no text does no harm."""

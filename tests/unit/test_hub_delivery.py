@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -306,6 +306,26 @@ class CaretakerTests(DeliveryCase):
         self.store.calls.clear()
         self.clock.advance(60)
         self.assertEqual(self.store.calls, ["repair", "waiting", "clean"])
+
+    def test_retention(self) -> None:
+        """With a limit for it, the bytes of scans that were delivered so long ago are removed, and that is logged."""
+        report_id = self.add_report("a")
+        report = self.store.report_docs[report_id]
+        self.successResultOf(self.store.reports().delivered(report))
+        caretaker = CaretakerService(
+            self.store, {}, 60, self.clock, lambda: succeed(None), keep_payload_days=2
+        )
+        caretaker.startService()
+        self.addCleanup(caretaker.stopService)
+        self.clock.advance(2 * 86400 - 60)
+        self.assertEqual(self.logged("scan.payload-removed"), [])
+        self.clock.advance(120)
+        [entry] = self.logged("scan.payload-removed")
+        self.assertEqual((entry["count"], entry["limit"]), (1, 2))
+        self.clock.advance(1200)
+        scan = self.store.scan_docs[report.scan_id]
+        self.assertIsNotNone(scan.payload_removed_at)
+        self.assertEqual(self.store.chunk_numbers(scan.payload_id), {})
 
     def test_stopsInTheMiddle(self) -> None:
         """Stopping does not wait for a round."""

@@ -11,12 +11,13 @@ from pymongo.errors import (
     OperationFailure,
     WriteConcernError,
 )
+from pymongo.helpers_shared import _NOT_PRIMARY_CODES, _RETRYABLE_ERROR_CODES
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fr_twisted.store.interfaces import StoreError
-from fr_twisted.store.retry import Runner, ServerError
+from fr_twisted.store.interfaces import StoreError, StoreFullError
+from fr_twisted.store.retry import Runner, ServerError, passes
 
 
 class RunnerTests(SynchronousTestCase):
@@ -72,6 +73,26 @@ class RunnerTests(SynchronousTestCase):
         ]
         for n, pause in enumerate(pauses):
             self.assertTrue(0.025 * 2**n <= pause <= 0.05 * 2**n, pauses)
+
+    def test_codes(self) -> None:
+        """What a driver would repeat is repeated, and what a busy or failing-over server says; a full disk is not."""
+        for code in (*_RETRYABLE_ERROR_CODES, *_NOT_PRIMARY_CODES, 64, 112, 133, 365, 462):
+            self.assertTrue(passes(OperationFailure("x", code, {"errmsg": "x"})), code)
+        self.assertTrue(passes(OperationFailure("x", 999, {"errorLabels": ["RetryableError"]})))
+        for code in (1, 2, 13, 18, 26, 100, 8000, 11000, 14031):
+            self.assertFalse(passes(OperationFailure("x", code, {"errmsg": "x"})), code)
+
+    def test_full(self) -> None:
+        """A full disk is told at once as that, in the server's words."""
+        error = OperationFailure("x", 14031, {"errmsg": "available disk space is 3 bytes"})
+        message = self.refused(self.run_it(error), StoreFullError)
+        self.assertEqual(message, "do it: the store is full: available disk space is 3 bytes (code 14031)")
+
+    def test_noPrimary(self) -> None:
+        """That there is no primary is told as that."""
+        done = self.run_it(NotPrimaryError("x"), timeout=1.0)
+        self.clock.pump([0.01] * 200)
+        self.assertIn("do it: the store has no primary", self.refused(done, StoreError))
 
     def test_causesThatStay(self) -> None:
         """At the deadline the last cause is told; a pause that would end after it is not begun."""
