@@ -58,6 +58,8 @@ INDEXES: Sequence[Index] = (
     Index(REPORTS, (("status", 1), ("refused", 1), ("destination", 1), ("next_attempt_at", 1))),
     Index(REPORTS, (("scan_id", 1),)),
     Index(REPORTS, (("payload_id", 1),)),
+    # What became of a report, its scan not yet told.
+    Index(REPORTS, (("untold_at", 1),), sparse=True),
     # With the size in it MongoDB tells which chunks there are without reading them.
     Index(CHUNKS, (("files_id", 1), ("n", 1), ("size", 1))),
     Index(UPLOADS, (("touched_at", 1),)),
@@ -119,6 +121,11 @@ def due_undated(destination: str) -> Doc:
     return {**unsent(destination), "next_attempt_at": None}
 
 
+def untold() -> Doc:
+    """Reports with lines for the history of their scan."""
+    return {"untold_at": {"$gt": EPOCH}}
+
+
 def chunk_window(payload_id: str, first: int, count: int) -> Doc:
     """Chunks by number."""
     return {"files_id": payload_id, "n": {"$gte": first, "$lt": first + count}}
@@ -172,6 +179,7 @@ QUERIES: Sequence[Query] = (
     Query("reports of a scan", REPORTS, {"scan_id": "x"}, ("scan_id_1",)),
     Query("a report", REPORTS, {"_id": "x"}, _BY_ID),
     Query("report of a payload", REPORTS, {"payload_id": "x"}, _BY_PAYLOAD),
+    Query("untold reports", REPORTS, untold(), ("untold_at_1",)),
     Query("chunks there are", CHUNKS, chunk_window("x", 0, 64), (_BY_NUMBER,), (("n", 1),)),
     Query("a chunk", CHUNKS, {"_id": "x:0"}, _BY_ID),
     Query("chunks to remove", CHUNKS, {"files_id": "x"}, (_BY_NUMBER,)),

@@ -149,7 +149,10 @@ class IScans(Interface):
         """
 
     def repair() -> Deferred[int]:
-        """Finish what a crash left between ``Done`` and the report; fire with how many were mended."""
+        """Finish what a crash left between ``Done`` and the report; fire with how many were mended.
+
+        What became of reports is told in the history of their scans, where that was not done.
+        """
 
     def clean(upload_ttl_seconds: float) -> Deferred[int]:
         """Remove uploads untouched for so long, and chunks that belong to nothing; fire with payloads removed."""
@@ -168,7 +171,7 @@ class IScans(Interface):
 
 
 class IReports(Interface):
-    """Reports on their way out."""
+    """Reports on their way out. What becomes of one is told in the history of its scan, soon after."""
 
     def take(destination: str, owner: str, lease_seconds: float) -> Deferred[BrainReport | None]:
         """Lease the oldest report for ``destination`` that is unsent, not refused, due and not leased by another."""

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from fr_twisted.config import BrainSettings, HubSettings
+from fr_twisted.store.chronicle import Chronicle
 from fr_twisted.store.connection import Doc, Mongo, make_pool
 from fr_twisted.store.documents import Scribe
 from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
@@ -84,8 +85,10 @@ class MongoStore:
         self._mongo = Mongo(self.address, clock, self.address.timeout or timeout)
         self._payloads = MongoPayloads(self._mongo)
         garbage = Garbage(self._mongo, self._payloads, grace_seconds)
-        self._scans = MongoScans(self._mongo, Scribe(unit, node), self._payloads, garbage, work)
-        self._reports = MongoReports(self._mongo, due)
+        scribe = Scribe(unit, node)
+        chronicle = Chronicle(self._mongo, scribe)
+        self._scans = MongoScans(self._mongo, scribe, self._payloads, garbage, chronicle, work)
+        self._reports = MongoReports(self._mongo, chronicle, due)
 
     @classmethod
     def from_settings(cls, settings: HubSettings | BrainSettings, *, clock: IReactorTime, unit: str) -> Self:
