@@ -12,6 +12,7 @@ from zope.interface import implementer
 from fr_twisted.model import CHUNK_SIZE, BrainReport, Lease
 from fr_twisted.store.documents import is_told, put_back_detail, shorten
 from fr_twisted.store.interfaces import ConflictError, IPayloads, IReports, IStore, PayloadMissingError
+from tests.fakes_store_operators import MemoryOperators
 from tests.fakes_store_scans import MemoryScans
 from tests.fakes_store_state import START, MemoryState
 
@@ -39,6 +40,7 @@ class MemoryStore(MemoryState):
         self._payloads = MemoryPayloads(self)
         self._scans = MemoryScans(self)
         self._reports = MemoryReports(self)
+        self._operators = MemoryOperators(self)
 
     def payloads(self) -> "MemoryPayloads":
         """Return the payloads."""
@@ -51,6 +53,10 @@ class MemoryStore(MemoryState):
     def reports(self) -> "MemoryReports":
         """Return the reports."""
         return self._reports
+
+    def operators(self) -> "MemoryOperators":
+        """Return what people may ask."""
+        return self._operators
 
     def open(self) -> Deferred[str]:
         """Open; refused while ``down``."""

@@ -608,7 +608,7 @@ async def refused_report(bench: Bench) -> None:
 
 @behaviour
 async def report_in_history(bench: Bench) -> None:
-    """The scan's history tells what became of its report: put back, refused or delivered, when, by which unit and node."""
+    """The history of a scan tells what became of its report: put back, refused or delivered, when and by whom."""
     reports = bench.store.reports()
     await bench.report()
     await reports.put_back(await bench.take(), "busy: later", 0)

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from fr_twisted.model import BrainReport, BrainScan, ScanMeta
+from fr_twisted.store.ioperators import IOperators
 
 
 class StoreError(Exception):
@@ -215,6 +216,9 @@ class IStore(Interface):
 
     def reports() -> IReports:
         """Return the reports."""
+
+    def operators() -> IOperators:
+        """Return what people may ask."""
 
     def open() -> Deferred[str]:
         """Connect, prove that it can be used, create the indexes; fire with one line about the server.
