@@ -23,6 +23,8 @@ from tests.store_behaviour import LONG, NODE, SHORT, Behaviour, Bench, new_repor
 
 OPERATOR_BEHAVIOURS: list[Behaviour] = []
 
+NOBODYS = "no scan, report or upload has this payload"
+
 NOW = Check(grace_seconds=0.0, upload_ttl_seconds=0.0)
 """Nothing may be under way."""
 
@@ -211,12 +213,14 @@ async def whole_story(bench: Bench) -> None:
 @behaviour
 async def story_of_an_upload(bench: Bench) -> None:
     """Of a scan that is being received, the upload is told."""
-    await bench.begin(bench.new_scan(size=7))
+    upload = await bench.begin(bench.new_scan(size=2 * CHUNK_SIZE))
+    await bench.write(upload, "a", 0)
     found = await operators(bench).look("scan-a")
     assert found is not None
     assert found.scan is None
     assert found.upload is not None
-    assert (found.upload.scan_id, found.upload.size, found.upload.kept) == ("scan-a", 7, 0)
+    row = found.upload
+    assert (row.scan_id, row.source, row.size, row.kept) == ("scan-a", NODE, 2 * CHUNK_SIZE, CHUNK_SIZE)
 
 
 # --- mending
@@ -347,10 +351,8 @@ async def extra_and_orphan_chunks(bench: Bench) -> None:
     await bench.store.payloads().write_chunk("not hexadecimal", 7, b"f")
     _, found = await verified(bench)
     assert sorted(found, key=lambda finding: finding.id) == [
-        Finding(FindingKind.ORPHAN, "0" * 32, "2 chunks, 5 bytes, belong to no scan, report or upload"),
-        Finding(
-            FindingKind.ORPHAN, "not hexadecimal", "1 chunks, 1 bytes, belong to no scan, report or upload"
-        ),
+        Finding(FindingKind.ORPHAN, "0" * 32, f"{NOBODYS}: chunks 2, bytes 5"),
+        Finding(FindingKind.ORPHAN, "not hexadecimal", f"{NOBODYS}: chunks 1, bytes 1"),
         Finding(FindingKind.CHUNK_EXTRA, "scan-a", "chunk 1: behind the end, of 1"),
     ]
 

@@ -71,7 +71,7 @@ class UploadRow:
     source: str
     size: int
     kept: int
-    """Bytes that are known to be durable: noted now and then, so less than there are."""
+    """Bytes that are known to be durable; in a `StoreStatus` as last noted, so less than there are."""
     touched_at: datetime
 
 

@@ -1,6 +1,7 @@
 """`IOperators` over MongoDB: what people look at and mend. No query scans a collection, `verify` alone excepted."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ from fr_twisted.store.ioperators import (
     ReportRow,
     ScanFile,
     StoreStatus,
+    UploadRow,
     Wanted,
 )
 from fr_twisted.store.listing import listed
@@ -101,12 +103,18 @@ class MongoOperators:
             "look for a scan", SCANS, {"_id": scan_id}, {"pending_report.findings": 0}
         )
         if document is None:
-            return None if upload is None else ScanFile(now, None, upload=upload_row(upload))
+            return None if upload is None else ScanFile(now, None, upload=await self._upload(upload))
         reports = await self._mongo.find(
             "look for reports", REPORTS, {"scan_id": scan_id}, limit=MOST_OF_SCAN, projection={"findings": 0}
         )
         rows = sorted((report_row(report) for report in reports), key=lambda row: str(row.created_at))
         return ScanFile(now, read(BrainScan, document), tuple(rows), "pending_report" in document)
+
+    async def _upload(self, document: Doc) -> UploadRow:
+        """Return an upload with what is kept of it, counted: its document notes that now and then alone."""
+        heads = await MongoShelves(self._mongo, self._payloads).heads(document["payload_id"])
+        row = upload_row(document)
+        return replace(row, kept=min(row.size, sum(size for _, size in heads)))
 
     def report(self, report_id: str) -> Deferred[ReportRow | None]:
         """Return a report."""

@@ -231,7 +231,7 @@ class Verifier:
         left = await self._shelves.heads(payload_id)  # none, if the cleaner was at work
         if left:
             size = sum(size for _, size in left)
-            words = f"{len(left)} chunks, {size} bytes, belong to no scan, report or upload"
+            words = f"no scan, report or upload has this payload: chunks {len(left)}, bytes {size}"
             self._tell(Finding(FindingKind.ORPHAN, payload_id, words))
 
 
