@@ -128,7 +128,12 @@ def perform(settings: "OperatorSettings", given: argparse.Namespace, work: Work)
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     ended: list[int | BaseException] = []
 
+    def interrupted() -> None:
+        if not ended:  # connections are about to be lost, which is not what is to be said
+            ended.append(KeyboardInterrupt())
+
     async def whole(reactor: Any) -> None:
+        reactor.addSystemEventTrigger("before", "shutdown", interrupted)
         store = MongoStore.for_person(settings, clock=reactor, node=machine())
         try:
             ended.append(await at_store(store, settings, given, work))
@@ -139,8 +144,6 @@ def perform(settings: "OperatorSettings", given: argparse.Namespace, work: Work)
 
     with contextlib.suppress(SystemExit):  # its status is not ours
         react(lambda reactor: Deferred.fromCoroutine(whole(reactor)), ())
-    if not ended:
-        raise KeyboardInterrupt
     if isinstance(ended[0], BaseException):
         raise ended[0]
     return ended[0]

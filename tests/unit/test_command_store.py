@@ -102,7 +102,7 @@ class StoreCommandTestCase(SynchronousTestCase):
         await self.bench.report("a2")
         await reports.refused(await self.bench.take(), "damaged: no bundle")
         await self.bench.keep("b")
-        await self.store.scans().fail(await self.bench.claim(), "the worker died: signal 11")
+        await self.store.scans().fail(await self.bench.claim(), "signal 11: it died")
         await self.bench.keep("c", size=3 * CHUNK_SIZE, node="ward")
         await self.bench.claim(60.0, "brain-1.3f2a")
         await self.bench.keep("d")
@@ -222,7 +222,7 @@ class ScansTests(StoreCommandTestCase):
                 "Received (UTC)       Scan     Patient     From    State        Attempts    Size  Reason",
                 "2026-01-01 00:00:00  scan-d   patient-d   pacs-1  To Do               0   100 B",
                 "2026-01-01 00:00:00  scan-c   patient-c   ward    In Progress         1  3.1 MB",
-                "2026-01-01 00:00:00  scan-b   patient-b   pacs-1  Failed              1   100 B  the worker died: signal 11",
+                "2026-01-01 00:00:00  scan-b   patient-b   pacs-1  Failed              1   100 B  signal 11: it died",
                 "2026-01-01 00:00:00  scan-a2  patient-a2  pacs-1  Done                1   100 B",
                 "2026-01-01 00:00:00  scan-a1  patient-a1  pacs-1  Done                1   100 B",
             ],
@@ -323,7 +323,7 @@ class ShowTests(StoreCommandTestCase):
         """It shows whose lease it is, why a scan failed, why a report waits, and how much of an upload there is."""
         self.do(self.fill())
         self.assertIn("Lease     brain-1.3f2a, ends in 30 s", self.lines("show", "scan-c"))
-        self.assertIn("Reason    the worker died: signal 11", self.lines("show", "scan-b"))
+        self.assertIn("Reason    signal 11: it died", self.lines("show", "scan-b"))
         self.assertIn("refused        0  damaged: no bundle", self.lines("show", "a2")[-1])
         self.assertEqual(self.lines("show", "up")[-1], "Kept  1.0 MB of 2.1 MB; somebody was there 30 s ago")
         self.clock.advance(60.0)
@@ -517,11 +517,11 @@ class ScreenTests(StoreCommandTestCase):
     def test_terminal(self) -> None:
         """On a terminal states have colours, and what is too long is cut to the line."""
         self.do(self.fill())
-        self.patch(os, "environ", {"TERM": "xterm", "COLUMNS": "100"})
+        self.patch(os, "environ", {"TERM": "xterm", "COLUMNS": "95"})
         _, out, _ = self.fr("scans", stream=Terminal())
         self.assertIn("\033[31mFailed", out)
-        self.assertIn("  the worker died:...\n", out)
-        self.patch(os, "environ", {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"})
+        self.assertIn("  signal 11:...\n", out)
+        self.patch(os, "environ", {"TERM": "xterm", "COLUMNS": "95", "NO_COLOR": "1"})
         _, out, _ = self.fr("scans", stream=Terminal())
         self.assertNotIn("\033", out)
 
@@ -545,7 +545,7 @@ class ScreenTests(StoreCommandTestCase):
         self.assertEqual({count: columns.size(count) for count in sizes}, sizes)
 
     def test_help(self) -> None:
-        """Each command is in the help, and has one of its own that tells where the store is and what its status means."""
+        """Each command is in the help, and its own help tells where the store is and what its status means."""
         _, whole, _ = self.fr("--help")
         for name in ("status", "scans", "show", "retry", "resend", "verify"):
             self.assertIn(f"\n    {name} ", whole)
