@@ -170,8 +170,8 @@ def test_on_a_terminal(tmp_path: Path, database_uri: str) -> None:
     """On a terminal states have colours, and `verify` takes its progress away before it says how it went."""
     fr = Terminal(tmp_path / "desk", database_uri)
     with client(database_uri) as plain:
-        for command in create_commands():
-            plain.get_default_database().command(command)
+        for indexes in create_commands():
+            plain.get_default_database().command(indexes)
     output = []
     for command in ("status", "verify"):
         ours, theirs = pty.openpty()

@@ -1,4 +1,4 @@
-"""`verify` on a live server: every kind of damage is found, done behind the store's back; what moves meanwhile is not."""
+"""`verify` on a live server: damage of every kind is found, and what others do meanwhile is not."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -47,7 +47,7 @@ def payload_of(db: Any, item_id: str) -> str:
 
 
 DAMAGE: dict[str, tuple[Damage, list[tuple[str, str]]]] = {
-    "nothing": (lambda db: None, []),
+    "nothing": (lambda _: None, []),
     "a chunk is gone": (
         lambda db: db[CHUNKS].delete_one({"_id": f"{payload_of(db, 'scan-todo')}:1"}),
         [("chunk-missing", "scan-todo")],
@@ -138,6 +138,7 @@ async def test_pending_report(database_uri: str) -> None:
         with client(database_uri) as plain:
             db = plain.get_default_database()
             document = db[REPORTS].find_one_and_delete({"_id": done.report_id})
+            assert document is not None
             pending = {"pending_report": document, "pending_at": document["created_at"]}
             db[SCANS].update_one({"_id": "scan-a"}, {"$set": pending})
         assert (await verified(bench, Check()))[1] == []
@@ -266,7 +267,7 @@ async def test_pages(database_uri: str) -> None:
             async for page in pages(mongo_of(bench), "read", GARBAGE, batch=10)
         ]
         assert [len(page) for page in read] == [10, 10, 5]
-        assert sum(read, []) == [f"{n:03}" for n in range(25)]
+        assert [name for page in read for name in page] == [f"{n:03}" for n in range(25)]
 
 
 async def test_lost_cursor(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +294,8 @@ async def test_lost_cursor(database_uri: str, monkeypatch: pytest.MonkeyPatch) -
         lose.update(range(1000))
         monkeypatch.setattr(pages_module, "MOST_RESUMED", 2)
         with pytest.raises(ServerError):
-            assert [page async for page in pages(mongo, "read", GARBAGE, batch=10)] is None
+            async for _ in pages(mongo, "read", GARBAGE, batch=10):
+                raise AssertionError("a page was given")
 
 
 def put(uri: str, count: int) -> None:
