@@ -119,11 +119,10 @@ class BrainScan(BaseModel):
     lease: Lease | None = None
     attempts: int = 0
     error: str | None = None
-    payload_removed_at: AwareDatetime | None = Field(
-        default=None,
-        description="when the bytes were removed on purpose, long after the report was delivered",
-    )
     history: list[HistoryEntry] = Field(default_factory=list)
+    payload_removed_at: AwareDatetime | None = Field(
+        default=None, description="when its bytes were given up, long after its reports were delivered"
+    )
 
     @property
     def payload(self) -> PayloadRef:

@@ -121,8 +121,9 @@ class MemoryShelves:
         """Return those that something refers to."""
         store = self._store
         known = set(store.garbage)
-        for documents in (store.upload_docs, store.scan_docs, store.report_docs):
-            known |= {document.payload_id for document in documents.values()}
+        known |= {upload.payload_id for upload in store.upload_docs.values()}
+        known |= {scan.payload_id for scan in store.scan_docs.values() if scan.payload_removed_at is None}
+        known |= {report.payload_id for report in store.report_docs.values()}
         return known & set(payload_ids)
 
     async def missing_indexes(self) -> list[str]:

@@ -102,9 +102,7 @@ def moment(when: datetime | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return how long that is: ``0.5 s``, ``12 s``, ``4 min``, ``2 h 05 min``, ``3 d 4 h``."""
-    if 0 < seconds < 9.95:
-        return f"{seconds:.1f} s"
+    """Return how long that is: ``12 s``, ``4 min``, ``2 h 05 min``, ``3 d 4 h``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

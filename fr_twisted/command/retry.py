@@ -37,7 +37,7 @@ async def work(at: desk.Desk) -> int:
         else:
             at.out.say(*(f"not retried: {item['reason']}" for item in refused))
             at.out.say(
-                f"{several(len(retried), 'scan')} of {len(retried) + len(refused):,} Failed: To Do again"
+                f"{several(len(retried), 'scan')} To Do again" if retried or refused else "no scan is Failed"
             )
         return 0
     scan_id = await desk.one(at.given.scan, "scan", at.ask.find_scans)

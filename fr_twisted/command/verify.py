@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
 from fr_twisted.command import desk
@@ -78,12 +78,12 @@ async def work(at: desk.Desk) -> int:
         progress.clear()
         printed.add(finding)
 
-    begun = time.monotonic()
+    begun = monotonic()
     try:
         checked = await at.ask.verify(check, found, progress.show)
     finally:
         progress.clear()
-    printed.end(checked, time.monotonic() - begun)
+    printed.end(checked, monotonic() - begun)
     return 1 if checked.findings else 0
 
 
@@ -98,7 +98,7 @@ class Progress:
 
     def show(self, what: str, done: int, total: int) -> None:
         """Say how far it is, now and then."""
-        now = time.monotonic()
+        now = monotonic()
         if not self._on or now < self._next:
             return
         self._next = now + PROGRESS_SECONDS
@@ -140,10 +140,11 @@ class TextFindings:
             else out.paint("clean", "green")
         )
         removed = f" ({number(checked.removed)} removed by retention)" if checked.removed else ""
+        took = f"{seconds:.1f} s" if seconds < 10 else span(seconds)
         out.say(
             f"{several(checked.scans, 'scan')}, {several(checked.reports, 'report')}, "
             f"{several(checked.uploads, 'upload')}; {several(checked.payloads, 'payload')}{removed}, "
-            f"{size(checked.bytes_hashed)} hashed, in {span(seconds)}: {result}"
+            f"{size(checked.bytes_hashed)} hashed, in {took}: {result}"
         )
 
 

@@ -117,7 +117,7 @@ class MongoShelves:
             documents = await self._mongo.find(
                 "look for a payload's use",
                 collection,
-                {member: {"$in": left}},
+                {member: {"$in": left}, "payload_removed_at": None},
                 limit=len(left) * 4,
                 projection={member: 1},
                 timeout=TIMEOUT,

@@ -56,7 +56,10 @@ class Shelves(Protocol):
         """Give the ids of payloads that have chunks, some at a time, each with how many chunks those are."""
 
     async def referred_to(self, payload_ids: Sequence[str]) -> set[str]:
-        """Return those that a list of garbage, an upload, a scan or a report refers to, in that order and again."""
+        """Return those that the list of garbage, an upload, a scan or a report refers to, in that order and again.
+
+        A scan whose payload was removed on purpose does not refer to it any more.
+        """
 
     async def missing_indexes(self) -> list[str]:
         """Return the names of indexes that are not there."""
@@ -164,6 +167,8 @@ class Verifier:
         again = await self._shelves.document(collection, document["_id"])
         if again is None or again.get("payload_removed_at") is not None:
             return  # removed on purpose, while we looked
+        if again.get("payload_id") != document["payload_id"]:
+            return  # received anew, while we looked
         for finding in findings:
             self._tell(finding)
 
