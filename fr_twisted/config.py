@@ -361,6 +361,16 @@ class StoreSettings(Settings):
     )
 
 
+class OperatorSettings(_StoreAccess, Settings):
+    """What the commands of ``fr`` know of the store: the settings that HUB and BRAIN have for it."""
+
+    upload_ttl: Annotated[float, Setting("FR_UPLOAD_TTL", "a number of seconds, at least 600")] = Field(
+        default=86400.0,
+        ge=600,
+        description="seconds after which an upload that nobody continues should have been forgotten",
+    )
+
+
 UNITS: Mapping[str, type[Settings]] = {
     "hub": HubSettings,
     "brain": BrainSettings,

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from fr_twisted.model import CHUNK_SIZE, BrainReport, Lease
-from fr_twisted.store.documents import shorten
+from fr_twisted.store.documents import is_told, put_back_detail, shorten
 from fr_twisted.store.interfaces import (
     ConflictError,
     IPayloads,
@@ -19,6 +19,7 @@ from fr_twisted.store.interfaces import (
     PayloadMissingError,
     Room,
 )
+from tests.fakes_store_operators import MemoryOperators
 from tests.fakes_store_scans import MemoryScans
 from tests.fakes_store_state import START, MemoryState
 
@@ -47,6 +48,7 @@ class MemoryStore(MemoryState):
         self._payloads = MemoryPayloads(self)
         self._scans = MemoryScans(self)
         self._reports = MemoryReports(self)
+        self._operators = MemoryOperators(self)
 
     def payloads(self) -> "MemoryPayloads":
         """Return the payloads."""
@@ -59,6 +61,10 @@ class MemoryStore(MemoryState):
     def reports(self) -> "MemoryReports":
         """Return the reports."""
         return self._reports
+
+    def operators(self) -> "MemoryOperators":
+        """Return what people may ask."""
+        return self._operators
 
     def open(self) -> Deferred[str]:
         """Open; refused while ``down``."""
@@ -166,6 +172,7 @@ class MemoryReports:
                     error=None,
                     refused=False,
                 )
+                self._store.tell(report.scan_id, "delivered", report.report_id)
 
         return self._store.do("delivered", deliver)
 
@@ -181,6 +188,9 @@ class MemoryReports:
             self._set(
                 report.report_id, lease=None, error=shorten(error), attempts=attempts, next_attempt_at=due
             )
+            if is_told(attempts):
+                detail = put_back_detail(report.report_id, attempts, error)
+                self._store.tell(report.scan_id, "put back", detail)
 
         return self._store.do("put_back", put_back)
 
@@ -194,6 +204,7 @@ class MemoryReports:
                 self._set(
                     report.report_id, refused=True, error=shorten(error), lease=None, next_attempt_at=None
                 )
+                self._store.tell(report.scan_id, "refused", f"{report.report_id}: {error}")
 
         return self._store.do("refused", refuse)
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from fr_twisted.model import BrainReport, BrainScan, HistoryEntry, PayloadRef, chunk_count
-from fr_twisted.store.documents import shorten
+from fr_twisted.store.documents import LONGEST_HISTORY, shorten
 from fr_twisted.store.interfaces import NewScan, Room, StoreError
 
 T = TypeVar("T")
@@ -157,6 +157,13 @@ class MemoryState:
         """Return a line of history."""
         kept = shorten(detail)
         return HistoryEntry(at=self.time(), event=event, unit=self.unit, node=self.node, detail=kept)
+
+    def tell(self, scan_id: str, event: str, detail: str) -> None:
+        """Append a line to the history of a scan, if the scan is there."""
+        scan = self.scan_docs.get(scan_id)
+        if scan is not None:
+            history = [*scan.history, self.entry(event, detail)][-LONGEST_HISTORY:]
+            self.scan_docs[scan_id] = scan.model_copy(update={"history": history})
 
     def chunk_numbers(self, payload_id: str) -> dict[int, int]:
         """Return the sizes of the chunks of a payload by number."""

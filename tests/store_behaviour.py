@@ -74,6 +74,12 @@ class Bench:
         assert scan is not None
         return scan
 
+    async def told(self, name: str = "a") -> BrainScan:
+        """Return a scan that was told of its reports."""
+        await self.pass_time(0.05)
+        await self.store.scans().repair()
+        return await self.scan(name)
+
     async def claim(self, seconds: float = LONG, owner: str = "brain-1") -> Claim:
         """Claim a scan that is due."""
         claim = await self.store.scans().claim(owner, seconds)
@@ -656,6 +662,37 @@ async def stale_refusal(bench: Bench) -> None:
     assert await bench.stored("report-a") == again
     await bench.store.reports().refused(holder, "unknown patient")
     assert (await bench.stored("report-a")).refused is True
+
+
+@behaviour
+async def report_in_history(bench: Bench) -> None:
+    """The history of a scan tells what became of its report: put back, refused or delivered, when and by whom."""
+    reports = bench.store.reports()
+    await bench.report()
+    await reports.put_back(await bench.take(), "busy: later", 0)
+    await bench.pass_time(0.05)
+    await reports.delivered(await bench.take())
+    await bench.report("b")
+    await reports.refused(await bench.take(), "damaged: no bundle")
+    a, b = await bench.told("a"), await bench.told("b")
+    assert [entry.event for entry in a.history] == ["received", "claimed", "done", "put back", "delivered"]
+    assert [entry.event for entry in b.history] == ["received", "claimed", "done", "refused"]
+    assert [entry.detail for entry in a.history[-2:]] == ["report-a, attempt 1: busy: later", "report-a"]
+    assert b.history[-1].detail == "report-b: damaged: no bundle"
+    assert {(entry.unit, entry.node) for entry in (*a.history, *b.history)} == {("test", "node")}
+    assert a.history[-1].at == (await bench.stored("report-a")).delivered_at
+
+
+@behaviour
+async def long_absence_in_history(bench: Bench) -> None:
+    """A node that is away for long does not fill the history: after the first attempts fewer and fewer are told."""
+    await bench.report()
+    for _ in range(40):
+        await bench.store.reports().put_back(await bench.take(), "busy", 0)
+    history = (await bench.told()).history
+    told = [entry.detail for entry in history if entry.event == "put back"]
+    assert told == [f"report-a, attempt {n}: busy" for n in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)]
+    assert (await bench.stored("report-a")).attempts == 40
 
 
 @behaviour

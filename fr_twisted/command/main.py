@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Sequence
 
 from fr_twisted import __version__
-from fr_twisted.command import analyse
+from fr_twisted.command import analyse, resend, retry, scans, show, status, verify
 from fr_twisted.command.trouble import BROKEN, WRONG, CommandError
 
-COMMANDS = (analyse,)
+COMMANDS = (analyse, status, scans, show, retry, resend, verify)
 
 INTERRUPTED = 130
 """As shells have it: 128 and the number of SIGINT."""
@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     whole = argparse.ArgumentParser(
         prog="fr",
-        description="Fr measures the brain in T1-weighted MRI. Its daemons are started by twistd: see the README.",
+        description="Fr measures the brain in T1-weighted MRI. Its daemons are started by twistd: see the README.\n"
+        "analyse works on files; the other commands look at the daemons' store, and mend it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="fr COMMAND --help explains a command. Decision support only; Fr is no medical device.",
     )
     whole.add_argument("--version", action="version", version=f"fr-twisted {__version__}")

@@ -68,6 +68,32 @@ def _read_file(path: Path, must_exist: bool) -> dict[str, str | None]:
     return dotenv_values(path, encoding="utf-8")
 
 
+def read_settings(
+    model: type[S], given: Mapping[str, list[str]], environ: Mapping[str, str], folder: Path
+) -> S:
+    """Return the settings: what is ``given`` on the command line, by field, over the environment, over ``.env``.
+
+    Raises:
+        usage.UsageError: one line for each setting that is unknown or invalid.
+    """
+    environment = read_environment(environ, folder)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for field in model.model_fields:
+        setting = setting_of(model, field)
+        if field in given:
+            values[field] = given[field] if setting.many else given[field][-1]
+            origins[field] = _COMMAND_LINE
+        elif setting.env in environment:
+            values[field], where = environment[setting.env]
+            origins[field] = f"in {where}"
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(model, item, values, origins) for item in error.errors(include_url=False)]
+        raise usage.UsageError("\n".join(lines)) from None
+
+
 class SettingsOptions(usage.Options, Generic[S]):
     """The options of one unit; made by `settings_options`. After parsing, ``settings`` is the validated model."""
 
@@ -97,22 +123,7 @@ class SettingsOptions(usage.Options, Generic[S]):
         Raises:
             usage.UsageError: one line for each setting that is unknown or invalid.
         """
-        environment = read_environment(self._environ, self._folder or Path.cwd())
-        values: dict[str, Any] = {}
-        origins: dict[str, str] = {}
-        for field in self.model.model_fields:
-            setting = setting_of(self.model, field)
-            if field in self._given:
-                values[field] = self._given[field] if setting.many else self._given[field][-1]
-                origins[field] = _COMMAND_LINE
-            elif setting.env in environment:
-                values[field], where = environment[setting.env]
-                origins[field] = f"in {where}"
-        try:
-            self.settings = self.model.model_validate(values)
-        except ValidationError as error:
-            lines = [_explain(self.model, item, values, origins) for item in error.errors(include_url=False)]
-            raise usage.UsageError("\n".join(lines)) from None
+        self.settings = read_settings(self.model, self._given, self._environ, self._folder or Path.cwd())
         self.log_path = self._log_path()
 
     def _log_path(self) -> str | None:

@@ -171,11 +171,22 @@ class Mongo:
         *,
         database: str | None = None,
         timeout: float | None = None,
+        session: Any = None,
     ) -> Doc:
-        """Run a database command and return the reply."""
+        """Run a database command and return the reply; one of a ``session`` is not repeated when it fails."""
         # txmongo writes into the document it is given.
         name = database or self.address.database
-        return await self.runner.run(what, lambda: self._connected().command(name, dict(command)), timeout)
+
+        def attempt() -> Any:
+            return self._connected().command(name, dict(command), session=session)
+
+        if session is None:
+            return await self.runner.run(what, attempt, timeout)
+        return await self.runner.once(what, attempt, self._timeout if timeout is None else timeout)
+
+    def session(self) -> Any:
+        """Return a session of its own, for commands that belong together."""
+        return self._connected().start_session()
 
     async def find(
         self,

@@ -14,6 +14,9 @@ M = TypeVar("M", bound=BaseModel)
 LONGEST_HISTORY = 200
 """Lines of history that a scan keeps: the last ones."""
 
+FIRST_ATTEMPTS = 8
+"""Failed attempts to deliver a report that are told one by one."""
+
 LONGEST_ERROR = 2000
 """Characters of a reason that are kept."""
 
@@ -31,7 +34,27 @@ class Scribe:
 
     def push(self, at: datetime, event: str, detail: str | None = None) -> dict[str, Any]:
         """Return the ``$push`` that appends one line, and lets the oldest go."""
-        return {"history": {"$each": [self.entry(at, event, detail)], "$slice": -LONGEST_HISTORY}}
+        pushed: dict[str, Any] = history_push(self.entry(at, event, detail))["$push"]
+        return pushed
+
+
+def history_push(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the change that appends a line to the history of a scan, and lets the oldest go."""
+    return {"$push": {"history": {"$each": [entry], "$slice": -LONGEST_HISTORY}}}
+
+
+def is_told(attempt: int) -> bool:
+    """Tell whether this failed attempt to deliver a report is worth a line of history.
+
+    A node may be away for days: after the first attempts only every second, fourth, eighth ... is, so that the lines
+    of what happened before stay.
+    """
+    return attempt <= FIRST_ATTEMPTS or attempt.bit_count() == 1
+
+
+def put_back_detail(report_id: str, attempt: int, error: str) -> str:
+    """Return what the history says of a failed attempt to deliver a report."""
+    return f"{report_id}, attempt {attempt}: {error}"
 
 
 def shorten(text: str | None) -> str | None:

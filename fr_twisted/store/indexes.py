@@ -22,6 +22,7 @@ Doc = dict[str, Any]
 
 QUEUE_ORDER: Keys = (("priority", -1), ("received_at", 1))
 REPORT_ORDER: Keys = (("created_at", 1),)
+NEWEST: Keys = (("received_at", -1),)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ INDEXES: Sequence[Index] = (
     # The queue, and the leases that ended.
     Index(SCANS, (("report_generated", 1), *QUEUE_ORDER)),
     Index(SCANS, (("report_generated", 1), ("lease.expires_at", 1))),
+    # For people: what was received lately, and the scans of a patient.
+    Index(SCANS, (("received_at", 1),)),
+    Index(SCANS, (("patient_id", 1), ("received_at", 1))),
     # Done, the report not yet in its collection.
     Index(SCANS, (("pending_at", 1),), sparse=True),
     Index(SCANS, (("pending_report.payload_id", 1),), sparse=True),
@@ -60,6 +64,11 @@ INDEXES: Sequence[Index] = (
     Index(REPORTS, (("status", 1), ("refused", 1), ("destination", 1), ("next_attempt_at", 1))),
     Index(REPORTS, (("scan_id", 1),)),
     Index(REPORTS, (("payload_id", 1),)),
+    # What was done lately.
+    Index(REPORTS, (("created_at", 1),)),
+    Index(REPORTS, (("delivered_at", 1),)),
+    # What became of a report, its scan not yet told.
+    Index(REPORTS, (("untold_at", 1),), sparse=True),
     # With the size in it MongoDB tells which chunks there are without reading them.
     Index(CHUNKS, (("files_id", 1), ("n", 1), ("size", 1))),
     Index(UPLOADS, (("touched_at", 1),)),
@@ -126,14 +135,49 @@ def due_undated(destination: str) -> Doc:
     return {**unsent(destination), "next_attempt_at": None}
 
 
+def untold() -> Doc:
+    """Reports with lines for the history of their scan."""
+    return {"untold_at": {"$gt": EPOCH}}
+
+
+def received(since: datetime, before: datetime | None = None) -> Doc:
+    """Scans by arrival."""
+    return {"received_at": {"$gte": since, **({} if before is None else {"$lt": before})}}
+
+
+def created(since: datetime) -> Doc:
+    """Reports by age."""
+    return {"created_at": {"$gte": since}}
+
+
+def delivered(since: datetime) -> Doc:
+    """Reports by delivery."""
+    return {"delivered_at": {"$gte": since}}
+
+
+def in_progress() -> Doc:
+    """Scans under a lease."""
+    return in_state("In Progress")
+
+
 def chunk_window(payload_id: str, first: int, count: int) -> Doc:
     """Chunks by number."""
     return {"files_id": payload_id, "n": {"$gte": first, "$lt": first + count}}
 
 
+def payloads_between(low: str, high: str | None) -> Doc:
+    """Chunks by the id of their payload, from ``low`` on and before ``high``."""
+    return {"files_id": {"$gte": low, **({} if high is None else {"$lt": high})}}
+
+
 def untouched(before: datetime) -> Doc:
     """Uploads that nobody wrote to since."""
     return {"touched_at": {"$lt": before}}
+
+
+def touched() -> Doc:
+    """All uploads."""
+    return {"touched_at": {"$gt": EPOCH}}
 
 
 def garbage(before: datetime) -> Doc:
@@ -162,6 +206,7 @@ _LEASES = "report_generated_1_lease.expires_at_1"
 _BY_AGE = "status_1_refused_1_destination_1_created_at_1"
 _BY_DATE = "status_1_refused_1_destination_1_next_attempt_at_1"
 _BY_NUMBER = "files_id_1_n_1_size_1"
+_BY_PATIENT = "patient_id_1_received_at_1"
 _BY_PAYLOAD = ("payload_id_1",)
 
 QUERIES: Sequence[Query] = (
@@ -171,6 +216,16 @@ QUERIES: Sequence[Query] = (
     Query("old payloads", SCANS, payload_kept(EPOCH), ("payload_since_1",), (("payload_since", 1),)),
     Query("a scan", SCANS, {"_id": "x"}, _BY_ID),
     Query("scans in a state", SCANS, in_state("Done"), (_QUEUE, _LEASES)),
+    Query("leases", SCANS, in_progress(), (_LEASES,), (("lease.expires_at", 1),)),
+    Query("recent scans", SCANS, received(EPOCH), ("received_at_1",), NEWEST),
+    Query(
+        "recent scans in a state",
+        SCANS,
+        {**in_state("Done"), "priority": 5, **received(EPOCH)},
+        (_QUEUE,),
+        NEWEST,
+    ),
+    Query("scans of a patient", SCANS, {"patient_id": "x", **received(EPOCH)}, (_BY_PATIENT,), NEWEST),
     Query("scan of a payload", SCANS, {"payload_id": "x"}, _BY_PAYLOAD),
     Query("pending report of a payload", SCANS, pending_payload("x"), ("pending_report.payload_id_1",)),
     Query("due reports", REPORTS, due("x", EPOCH), (_BY_AGE,), REPORT_ORDER),
@@ -180,11 +235,23 @@ QUERIES: Sequence[Query] = (
     Query("reports of a scan", REPORTS, {"scan_id": "x"}, ("scan_id_1",)),
     Query("a report", REPORTS, {"_id": "x"}, _BY_ID),
     Query("report of a payload", REPORTS, {"payload_id": "x"}, _BY_PAYLOAD),
+    Query("recent reports", REPORTS, created(EPOCH), ("created_at_1",)),
+    Query("recent deliveries", REPORTS, delivered(EPOCH), ("delivered_at_1",)),
+    Query("undelivered reports", REPORTS, {"status": False}, (_BY_AGE, _BY_DATE)),
+    Query("untold reports", REPORTS, untold(), ("untold_at_1",)),
     Query("chunks there are", CHUNKS, chunk_window("x", 0, 64), (_BY_NUMBER,), (("n", 1),)),
+    Query(
+        "chunks of some payloads",
+        CHUNKS,
+        payloads_between("0", "1"),
+        (_BY_NUMBER,),
+        (("files_id", 1), ("n", 1)),
+    ),
     Query("a chunk", CHUNKS, {"_id": "x:0"}, _BY_ID),
     Query("chunks to remove", CHUNKS, {"files_id": "x"}, (_BY_NUMBER,)),
     Query("an upload", UPLOADS, {"_id": "x"}, _BY_ID),
     Query("untouched uploads", UPLOADS, untouched(EPOCH), ("touched_at_1",), (("touched_at", 1),)),
+    Query("recent uploads", UPLOADS, touched(), ("touched_at_1",), (("touched_at", -1),)),
     Query("upload of a payload", UPLOADS, {"payload_id": "x"}, _BY_PAYLOAD),
     Query("old garbage", GARBAGE, garbage(EPOCH), ("since_1",), (("since", 1),)),
 )

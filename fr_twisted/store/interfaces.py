@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from fr_twisted.model import BrainReport, BrainScan, ScanMeta
+from fr_twisted.store.ioperators import IOperators
 
 
 class StoreError(Exception):
@@ -171,7 +172,10 @@ class IScans(Interface):
         """
 
     def repair() -> Deferred[int]:
-        """Finish what a crash left between ``Done`` and the report; fire with how many were mended."""
+        """Finish what a crash left between ``Done`` and the report; fire with how many were mended.
+
+        What became of reports is told in the history of their scans, where that was not done.
+        """
 
     def clean(upload_ttl_seconds: float) -> Deferred[int]:
         """Remove uploads untouched for so long, and chunks that belong to nothing; fire with payloads removed."""
@@ -197,7 +201,7 @@ class IScans(Interface):
 
 
 class IReports(Interface):
-    """Reports on their way out."""
+    """Reports on their way out. What becomes of one is told in the history of its scan, soon after."""
 
     def take(destination: str, owner: str, lease_seconds: float) -> Deferred[BrainReport | None]:
         """Lease the oldest report for ``destination`` that is unsent, not refused, due and not leased by another."""
@@ -247,6 +251,9 @@ class IStore(Interface):
 
     def reports() -> IReports:
         """Return the reports."""
+
+    def operators() -> IOperators:
+        """Return what people may ask."""
 
     def open() -> Deferred[str]:
         """Connect, prove that it can be used, create the indexes; fire with one line about the server.

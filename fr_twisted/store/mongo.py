@@ -9,13 +9,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from fr_twisted.config import BrainSettings, HubSettings
+from fr_twisted.config import BrainSettings, HubSettings, OperatorSettings
+from fr_twisted.store.chronicle import Chronicle
 from fr_twisted.store.connection import Doc, Mongo, make_pool
 from fr_twisted.store.documents import Scribe
 from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
 from fr_twisted.store.index_check import check_indexes
-from fr_twisted.store.indexes import GARBAGE, create_commands
+from fr_twisted.store.indexes import GARBAGE, SCANS, create_commands
 from fr_twisted.store.interfaces import IStore, Room, StoreError, StoreUnusableError
+from fr_twisted.store.operators import MongoOperators
 from fr_twisted.store.payloads import MongoPayloads
 from fr_twisted.store.probe import ask_all, check, describe
 from fr_twisted.store.reports import MongoReports
@@ -61,6 +63,7 @@ class MongoStore:
         timeout: float = 10.0,
         pool_size: int = 4,
         grace_seconds: float = GRACE_SECONDS,
+        visiting: bool = False,
     ) -> None:
         """Prepare; nothing is connected before `open`.
 
@@ -74,6 +77,7 @@ class MongoStore:
             timeout: seconds for each operation, repeats included.
             pool_size: connections.
             grace_seconds: how long chunks outlive the decision to remove them.
+            visiting: make nothing in the database by `open`, and refuse one that no unit has opened yet.
 
         Raises:
             MongoUriError: the URI cannot be used.
@@ -81,26 +85,47 @@ class MongoStore:
         self.address = parse(uri, tls_ca, tls_cert)
         self._pool_size = self.address.pool_size or pool_size
         self._connect_timeout = self.address.connect_timeout or CONNECT_TIMEOUT
+        self._visiting = visiting
         self._open_timeout = self.address.open_timeout or OPEN_TIMEOUT
         self._tells_free = True
         self._watches = work, due = watches(clock, self.address.database)
         self._mongo = Mongo(self.address, clock, self.address.timeout or timeout)
         self._payloads = MongoPayloads(self._mongo)
         garbage = Garbage(self._mongo, self._payloads, grace_seconds)
-        self._scans = MongoScans(self._mongo, Scribe(unit, node), self._payloads, garbage, work)
-        self._reports = MongoReports(self._mongo, due)
+        scribe = Scribe(unit, node)
+        chronicle = Chronicle(self._mongo, scribe)
+        self._scans = MongoScans(self._mongo, scribe, self._payloads, garbage, chronicle, work)
+        self._reports = MongoReports(self._mongo, chronicle, due)
+        self._operators = MongoOperators(self._mongo, scribe, self._payloads, chronicle)
 
     @classmethod
     def from_settings(cls, settings: HubSettings | BrainSettings, *, clock: IReactorTime, unit: str) -> Self:
         """Return the store that a unit's settings name."""
+        return cls._of(settings, clock, settings.node, unit)
+
+    @classmethod
+    def for_person(cls, settings: OperatorSettings, *, clock: IReactorTime, node: str) -> Self:
+        """Return the store for a person's command on the machine ``node``, which makes nothing by opening it."""
+        return cls._of(settings, clock, node, "fr", visiting=True)
+
+    @classmethod
+    def _of(
+        cls,
+        settings: HubSettings | BrainSettings | OperatorSettings,
+        clock: IReactorTime,
+        node: str,
+        unit: str,
+        visiting: bool = False,
+    ) -> Self:
         return cls(
             settings.mongo_uri,
             clock=clock,
-            node=settings.node,
+            node=node,
             unit=unit,
             tls_ca=str(settings.mongo_tls_ca) if settings.mongo_tls_ca else None,
             tls_cert=str(settings.mongo_tls_cert) if settings.mongo_tls_cert else None,
             timeout=settings.mongo_timeout,
+            visiting=visiting,
         )
 
     def payloads(self) -> MongoPayloads:
@@ -114,6 +139,10 @@ class MongoStore:
     def reports(self) -> MongoReports:
         """Return the reports."""
         return self._reports
+
+    def operators(self) -> MongoOperators:
+        """Return what people may ask."""
+        return self._operators
 
     def now(self) -> Deferred[datetime]:
         """Fire with the store's clock."""
@@ -156,6 +185,9 @@ class MongoStore:
         self._tells_free = tells_free(build_info)
         self._mongo.read_clock(hello)
         self._mongo.majority_reads = bool(hello.get("setName") or hello.get("msg"))
+        if self._visiting:
+            await self._check_unit_was_here()
+            return describe(hello, build_info.get("version", "?"))
         await self._check_indexes()
         for command in create_commands():
             await self._usable(f"create the indexes of {command['createIndexes']}", command, address.database)
@@ -200,6 +232,15 @@ class MongoStore:
             )
         where = self.address.host_list
         raise StoreUnusableError(f"the store refuses the login of {username} at {where}: {reason}")
+
+    async def _check_unit_was_here(self) -> None:
+        there = {"listCollections": 1, "nameOnly": True, "filter": {"name": SCANS}}
+        found = await self._usable("look for scans", there, self.address.database)
+        if not found["cursor"]["firstBatch"]:
+            raise StoreUnusableError(
+                f"the database {self.address.database} at {self.address.host_list} is not a store of Fr: "
+                "no HUB or BRAIN has opened it yet (is FR_MONGO_URI the one that they have?)"
+            )
 
     async def _check_writes(self) -> None:
         probe = {"_id": f"write-check.{uuid4().hex}"}

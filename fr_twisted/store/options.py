@@ -4,11 +4,11 @@ from pathlib import Path
 
 from twisted.python import usage
 
-from fr_twisted.config import BrainSettings, HubSettings
+from fr_twisted.config import BrainSettings, HubSettings, OperatorSettings
 from fr_twisted.store.uri import MongoUriError, parse
 
 
-def check_store(settings: HubSettings | BrainSettings) -> None:
+def check_store(settings: HubSettings | BrainSettings | OperatorSettings) -> None:
     """Return if the store's address and certificate files can be used as they stand.
 
     Raises:

@@ -11,8 +11,9 @@ from zope.interface import implementer
 
 from fr_twisted.model import BrainReport
 from fr_twisted.store.candidates import LIMIT, Candidates
+from fr_twisted.store.chronicle import Chronicle
 from fr_twisted.store.connection import Mongo
-from fr_twisted.store.documents import faults, lease, read, shorten
+from fr_twisted.store.documents import faults, is_told, lease, put_back_detail, read, shorten
 from fr_twisted.store.indexes import EPOCH, REPORT_ORDER, REPORTS, due, due_undated, unsent
 from fr_twisted.store.interfaces import IReports
 from fr_twisted.store.watch import Watch
@@ -32,8 +33,9 @@ class MongoReports:
 
     _log = Logger()
 
-    def __init__(self, mongo: Mongo, watch: Watch) -> None:
+    def __init__(self, mongo: Mongo, chronicle: Chronicle, watch: Watch) -> None:
         self._mongo = mongo
+        self._chronicle = chronicle
         self._watch = watch
         self._candidates: dict[str, Candidates] = {}
 
@@ -90,14 +92,14 @@ class MongoReports:
                 report_id=document["_id"],
                 reason=reason,
             )
-            await self._refuse(document["_id"], reason, document["token"])
+            await self._refuse(document["_id"], str(document.get("scan_id")), reason, document["token"])
             return None
 
     def delivered(self, report: BrainReport) -> Deferred[None]:
         """Set ``status``. No token fences this: the destination has it, whoever holds the lease by now."""
-        return Deferred.fromCoroutine(self._delivered(report.report_id))
+        return Deferred.fromCoroutine(self._delivered(report.report_id, report.scan_id))
 
-    async def _delivered(self, report_id: str) -> None:
+    async def _delivered(self, report_id: str, scan_id: str) -> None:
         now = await self._mongo.now()
         change = {
             "status": True,
@@ -108,7 +110,10 @@ class MongoReports:
             "refused": False,
         }
         query = {"_id": report_id, "status": False}
-        await self._mongo.update("set a report delivered", REPORTS, query, {"$set": change})
+        line = self._chronicle.line(now, "delivered", report_id)
+        carrying = self._chronicle.carrying({"$set": change}, line)
+        if await self._mongo.update("set a report delivered", REPORTS, query, carrying):
+            self._chronicle.tell_soon(report_id, scan_id, line)
 
     def put_back(self, report: BrainReport, error: str, delay_seconds: float) -> Deferred[None]:
         """Release the lease; a lease that another took over is left as it is."""
@@ -117,7 +122,8 @@ class MongoReports:
     async def _put_back(self, report: BrainReport, error: str, delay_seconds: float) -> None:
         if report.lease is None:
             return
-        due_at = await self._mongo.now() + timedelta(seconds=delay_seconds)
+        now = await self._mongo.now()
+        due_at = now + timedelta(seconds=delay_seconds)
         ours = {
             "_id": report.report_id,
             "status": False,
@@ -125,23 +131,31 @@ class MongoReports:
             "token": report.lease.token,
             "lease.token": report.lease.token,
         }
-        change = {
+        change: Doc = {
             "$set": {"lease": None, "error": shorten(error), "next_attempt_at": due_at},
             "$inc": {"attempts": 1},
         }
-        await self._mongo.compare_and_set("put a report back", REPORTS, ours, change)
+        attempt = report.attempts + 1
+        line = self._chronicle.line(now, "put back", put_back_detail(report.report_id, attempt, error))
+        if is_told(attempt):
+            change = self._chronicle.carrying(change, line)
+        if await self._mongo.compare_and_set("put a report back", REPORTS, ours, change) and is_told(attempt):
+            self._chronicle.tell_soon(report.report_id, report.scan_id, line)
 
     def refused(self, report: BrainReport, error: str) -> Deferred[None]:
         """Keep it and do not offer it again."""
         token = None if report.lease is None else report.lease.token
-        return Deferred.fromCoroutine(self._refuse(report.report_id, error, token))
+        return Deferred.fromCoroutine(self._refuse(report.report_id, report.scan_id, error, token))
 
-    async def _refuse(self, report_id: str, error: str, token: int | None) -> None:
+    async def _refuse(self, report_id: str, scan_id: str, error: str, token: int | None) -> None:
         change = {"refused": True, "error": shorten(error), "lease": None, "next_attempt_at": None}
         query: Doc = {"_id": report_id, "status": False}
         if token is not None:
             query["token"] = token
-        await self._mongo.update("set a report refused", REPORTS, query, {"$set": change})
+        line = self._chronicle.line(await self._mongo.now(), "refused", f"{report_id}: {error}")
+        carrying = self._chronicle.carrying({"$set": change}, line)
+        if await self._mongo.update("set a report refused", REPORTS, query, carrying):
+            self._chronicle.tell_soon(report_id, scan_id, line)
 
     def next_due(self, destination: str) -> Deferred[float | None]:
         """Return the seconds until a report is due."""

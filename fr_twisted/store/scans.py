@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from fr_twisted.model import BrainReport, BrainScan, ScanState
+from fr_twisted.store.chronicle import Chronicle
 from fr_twisted.store.claims import Claims
 from fr_twisted.store.completion import Completion
 from fr_twisted.store.connection import Mongo
@@ -27,9 +28,16 @@ class MongoScans:
     """Scans in ``brain_scans``."""
 
     def __init__(
-        self, mongo: Mongo, scribe: Scribe, payloads: MongoPayloads, garbage: Garbage, watch: Watch
+        self,
+        mongo: Mongo,
+        scribe: Scribe,
+        payloads: MongoPayloads,
+        garbage: Garbage,
+        chronicle: Chronicle,
+        watch: Watch,
     ) -> None:
         self._mongo = mongo
+        self._chronicle = chronicle
         self._garbage = garbage
         self._uploads = Uploads(mongo, scribe, payloads, garbage)
         self._claims = Claims(mongo, scribe)
@@ -79,7 +87,12 @@ class MongoScans:
 
     def repair(self) -> Deferred[int]:
         """Finish what a crash left."""
-        return Deferred.fromCoroutine(self._completion.repair())
+        return Deferred.fromCoroutine(self._repair())
+
+    async def _repair(self) -> int:
+        mended = await self._completion.repair()
+        await self._chronicle.repair()
+        return mended
 
     def clean(self, upload_ttl_seconds: float) -> Deferred[int]:
         """Remove what belongs to nothing."""

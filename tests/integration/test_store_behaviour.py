@@ -9,8 +9,10 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from fr_twisted.store.interfaces import IPayloads, IReports, IScans, IStore
+from fr_twisted.store.ioperators import IOperators
 from fr_twisted.store.mongo import MongoStore
 from tests.store_behaviour import BEHAVIOURS, Behaviour, Bench
+from tests.store_behaviour_operators import OPERATOR_BEHAVIOURS
 
 pytestmark = pytest.mark.usefixtures("clean_reactor")
 
@@ -26,7 +28,10 @@ async def opened(uri: str) -> AsyncIterator[MongoStore]:
         await store.close()
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.__name__)
+ALL = [*BEHAVIOURS, *OPERATOR_BEHAVIOURS]
+
+
+@pytest.mark.parametrize("behaviour", ALL, ids=lambda behaviour: behaviour.__name__)
 async def test_behaviour(behaviour: Behaviour, database_uri: str) -> None:
     """The store in MongoDB behaves so."""
     async with opened(database_uri) as store:
@@ -34,9 +39,10 @@ async def test_behaviour(behaviour: Behaviour, database_uri: str) -> None:
 
 
 async def test_interfaces(database_uri: str) -> None:
-    """The store provides all four interfaces, method by method."""
+    """The store provides all five interfaces, method by method."""
     store = MongoStore(database_uri, clock=reactor, node="node", unit="test")
     verifyObject(IStore, store)
     verifyObject(IPayloads, store.payloads())
     verifyObject(IScans, store.scans())
     verifyObject(IReports, store.reports())
+    verifyObject(IOperators, store.operators())

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes_store import MemoryStore
 from tests.store_behaviour import BEHAVIOURS, Behaviour, Bench
+from tests.store_behaviour_operators import OPERATOR_BEHAVIOURS
 
 
 class MemoryStoreBehaviourTests(SynchronousTestCase):
@@ -30,7 +31,7 @@ def _test(behaviour: Behaviour) -> Callable[[SynchronousTestCase], None]:
     return test
 
 
-for _behaviour in BEHAVIOURS:
+for _behaviour in (*BEHAVIOURS, *OPERATOR_BEHAVIOURS):
     _first, *_rest = _behaviour.__name__.split("_")
     _name = "test_" + _first + "".join(word.capitalize() for word in _rest)
     setattr(MemoryStoreBehaviourTests, _name, _test(_behaviour))

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from fr_twisted.store.interfaces import IPayloads, IReports, IScans, IStore, StoreError
+from fr_twisted.store.ioperators import IOperators
 from tests.fakes_store import MemoryStore
 from tests.store_behaviour import NODE, Bench
 
@@ -23,6 +24,7 @@ class MemoryStoreTests(SynchronousTestCase):
         verifyObject(IStore, self.store)
         verifyObject(IPayloads, self.store.payloads())
         verifyObject(IScans, self.store.scans())
+        verifyObject(IOperators, self.store.operators())
         verifyObject(IReports, self.store.reports())
 
     def test_hold(self) -> None:
