@@ -14,6 +14,15 @@ _Options: Any = settings_options(
 )
 
 
+def roomy(endpoint: str) -> str:
+    """Return a server endpoint's string with a queue for as many nodes as may dial at once; Twisted's has 50 places.
+
+    A node that finds the queue full dials again after seconds, by the rules of TCP.
+    """
+    counts = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl") and "backlog=" not in endpoint
+    return f"{endpoint}:backlog=1024" if counts else endpoint
+
+
 class Options(_Options):  # type: ignore[misc]
     """The options of Fr-HUB."""
 
@@ -36,6 +45,7 @@ def makeService(options: Any) -> IService:
     from fr_twisted.hub.intake import ScanIntake
     from fr_twisted.link.receiver import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
+    from fr_twisted.ops.files import connections_allowed
     from fr_twisted.ops.services import ListeningService, make_unit
     from fr_twisted.store.mongo import MongoStore
     from fr_twisted.store.service import StoreService
@@ -50,6 +60,7 @@ def makeService(options: Any) -> IService:
         window=settings.link_window,
         memory=settings.memory,
         max_item=settings.max_item,
+        max_connections=connections_allowed(settings.connections),
     )
     root = make_unit("hub", options, clock)
     opening = StoreService(store, clock)
@@ -66,7 +77,6 @@ def makeService(options: Any) -> IService:
         SenderService(clientFromString(clock, endpoint), factory, settings.stop_timeout / 4).setServiceParent(
             root
         )
-    ListeningService(serverFromString(clock, settings.listen), receivers, settings.listen).setServiceParent(
-        root
-    )
+    endpoint = serverFromString(clock, roomy(settings.listen))
+    ListeningService(endpoint, receivers, settings.listen).setServiceParent(root)
     return root
