@@ -11,12 +11,18 @@ from typing import Any, Self
 from tests.daemons import ROOT
 
 
-def start(module: str, *arguments: object) -> subprocess.Popen[str]:
+def start(module: str, *arguments: object, stdin: int | None = None) -> subprocess.Popen[str]:
     """Start a process of the load; `result` waits for what it prints."""
     command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        command,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=None if stdin else subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
     )
 
 
@@ -31,7 +37,7 @@ def result(process: subprocess.Popen[str], seconds: float = 600) -> dict[str, An
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        raise RuntimeError(f"not over within {seconds:g} s: {process.args}") from None
+        raise RuntimeError(f"not over within {seconds:g} s: {process.args!r}") from None
     if process.returncode:
         raise RuntimeError(errors[-2000:])
     told: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -49,14 +55,14 @@ class Rss:
     """Samples the resident memory of a process; ``peak`` in bytes."""
 
     def __init__(self, pid: int) -> None:
-        self.path = Path(f"/proc/{pid}/status")
+        self.pid = pid
         self.peak = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def now(self) -> int:
         """Return the resident bytes now."""
-        return rss(self.path.parent)
+        return rss_of(self.pid)
 
     def _sample(self) -> None:
         while not self._stop.wait(0.02):
@@ -72,9 +78,9 @@ class Rss:
         self._thread.join()
 
 
-def rss(process: Path) -> int:
-    """Return the resident bytes of a process, by its folder in /proc."""
-    fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+def rss_of(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(fields["VmRSS"].split()[0]) * 1024
 
 
