@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from fr_twisted.store.indexes import create_commands
 from tests.benchmarks.queues import LongQueue
 from tests.benchmarks.running import run
 from tests.benchmarks.table import Row
 from tests.benchmarks.taker import NODE
 from tests.daemons import ROOT
-from tests.store_servers import EmbeddedServer, with_database
+from tests.store_servers import EmbeddedServer, client, with_database
 
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS = 3
@@ -58,28 +59,37 @@ def measured(sizes: Sequence[int], rounds: int, taken: int) -> tuple[Rates, dict
                         seconds["first"]
                     )
                 queue.refill()
-        statuses = {queue.size: seconds for queue in queues if (seconds := status_seconds(queue.uri))}
+        empty = with_database(server.uri, "fr_empty")
+        with client(empty) as plain:
+            for command in create_commands():
+                plain.get_default_database().command(command)
+        told_by = {queue.size: status_seconds(queue.uri, empty) for queue in queues}
+        statuses = {size: seconds for size, seconds in told_by.items() if seconds is not None}
     rates = {what: {size: statistics.median(each) for size, each in by.items()} for what, by in found.items()}
     return rates, statuses or None
 
 
-def status_seconds(uri: str) -> float | None:
-    """Return the seconds of ``fr status --json`` without those that its start takes; None: there is no such command."""
-
-    def once(*arguments: str) -> tuple[float, int]:
-        since = time.perf_counter()
-        command = [sys.executable, "-m", "fr_twisted.command", "status", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "FR_MONGO_URI": uri}
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=300)
-        return time.perf_counter() - since, done.returncode
-
-    start, code = once("--help")
+def status_seconds(uri: str, empty: str) -> float | None:
+    """Return the seconds of ``fr status --json`` beyond those at an empty database; None: there is no such command."""
+    _, code = status(uri, "--help")
     if code:
         return None
-    seconds, code = once("--json")
-    if code:
-        raise RuntimeError("fr status --json failed")
-    return seconds - start
+    seconds = []
+    for each in (empty, uri):
+        took, code = status(each, "--json")
+        if code:
+            raise RuntimeError(f"fr status --json ended with {code}")
+        seconds.append(took)
+    return seconds[1] - seconds[0]
+
+
+def status(uri: str, option: str) -> tuple[float, int]:
+    """Return the seconds and the exit status of ``fr status``."""
+    since = time.perf_counter()
+    command = [sys.executable, "-m", "fr_twisted.command", "status", option]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "FR_MONGO_URI": uri}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=300)
+    return time.perf_counter() - since, done.returncode
 
 
 def rows(rates: Rates, statuses: dict[int, float] | None) -> list[Row]:
@@ -105,4 +115,4 @@ def rows(rates: Rates, statuses: dict[int, float] | None) -> list[Row]:
     if statuses is None:
         return [*table, Row("fr status", "left out: this version has no such command")]
     text = ", ".join(f"{seconds:.2f} s at {size:,}" for size, seconds in statuses.items())
-    return [*table, Row("fr status, without the start of the process", text)]
+    return [*table, Row("fr status, beyond what it takes at an empty store", text)]
