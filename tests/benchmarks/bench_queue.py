@@ -55,6 +55,7 @@ def measured(sizes: Sequence[int], rounds: int, taken: int) -> tuple[Rates, dict
                 for what, seconds in told.items():
                     rate = (taken - 1) / seconds["others"]
                     found.setdefault(what, {}).setdefault(queue.size, []).append(rate)
+                    print(f"  {queue.size}: {what}: {rate:.0f} a second", file=sys.stderr)
                     found.setdefault(f"first of {what}", {}).setdefault(queue.size, []).append(
                         seconds["first"]
                     )
