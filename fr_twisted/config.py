@@ -224,6 +224,12 @@ class HubSettings(_StoreAccess, Settings):
     memory: Annotated[Size, Setting("FR_HUB_MEMORY", _SIZE_TEXT + ", at least 1M")] = Field(
         default=64 * 1024**2, ge=1024**2, description="bytes of scans that may be in flight at once"
     )
+    connections: Annotated[int, Setting("FR_HUB_CONNECTIONS", "a whole number, 2 to 65536")] = Field(
+        default=1024,
+        ge=2,
+        le=65536,
+        description="connections of senders that may be open at once, half of them from one address",
+    )
     link_window: Annotated[int, Setting("FR_LINK_WINDOW", "a whole number, 1 to 64")] = Field(
         default=4, ge=1, le=64, description="chunks of one item that may be unacknowledged"
     )

@@ -14,6 +14,15 @@ _Options: Any = settings_options(
 )
 
 
+def roomy(endpoint: str) -> str:
+    """Return a server endpoint's string with a queue for as many nodes as may dial at once; Twisted's has 50 places.
+
+    A node that finds the queue full dials again after seconds, by the rules of TCP.
+    """
+    counts = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl") and "backlog=" not in endpoint
+    return f"{endpoint}:backlog=1024" if counts else endpoint
+
+
 class Options(_Options):  # type: ignore[misc]
     """The options of Fr-HUB."""
 
@@ -37,6 +46,7 @@ def makeService(options: Any) -> IService:
     from fr_twisted.hub.room import Limits, RoomService
     from fr_twisted.link.receiver import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
+    from fr_twisted.ops.files import connections_allowed
     from fr_twisted.ops.services import ListeningService, make_unit
     from fr_twisted.store.mongo import MongoStore
     from fr_twisted.store.service import StoreService
@@ -58,6 +68,7 @@ def makeService(options: Any) -> IService:
         window=settings.link_window,
         memory=settings.memory,
         max_item=settings.max_item,
+        max_connections=connections_allowed(settings.connections),
     )
     caretaker = CaretakerService(
         store,
@@ -78,7 +89,6 @@ def makeService(options: Any) -> IService:
         SenderService(clientFromString(clock, endpoint), factory, settings.stop_timeout / 4).setServiceParent(
             root
         )
-    ListeningService(serverFromString(clock, settings.listen), receivers, settings.listen).setServiceParent(
-        root
-    )
+    endpoint = serverFromString(clock, roomy(settings.listen))
+    ListeningService(endpoint, receivers, settings.listen).setServiceParent(root)
     return root

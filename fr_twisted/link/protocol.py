@@ -20,6 +20,9 @@ from zope.interface import implementer
 from fr_twisted.link import wire
 from fr_twisted.link.wire import Bye, Frame, Goodbye, Ping, Pong, WireError
 
+MOST_UNHEARD = 8 * 1024**2
+"""Bytes that are read and let fall after BYE; a peer that was never greeted has no chunks on their way."""
+
 
 @dataclass(frozen=True)
 class LinkTimes:
@@ -35,6 +38,8 @@ class LinkTimes:
     """Cut off a sender that does not complete a chunk in so long: 1 MiB needs 140 kbit/s."""
     crowded: float = 20.0
     """The same while others wait for the room that its chunk takes: 420 kbit/s."""
+    stall: float = 3.0
+    """While others wait, a chunk may be without a byte for so long; then it must come as evenly as `crowded` asks."""
     decide: float = 3600.0
     """An intake that did not decide for so long has refused for now; it may have to read back what it has."""
     store: float = 120.0
@@ -66,16 +71,20 @@ class LinkProtocol(LineReceiver):
         """The BYE that ended the connection, ours or the peer's."""
         self._chunk: list[bytes] = []
         self._chunk_missing = 0
+        self._chunk_size = 0
         self._chunk_since = 0.0
+        self._line_since: float | None = None
+        """Since when a line is incomplete."""
+        self._unheard = 0
         self._chunk_received: Callable[[bytes], None] | None = None
-        self._heard = self._said = self._since = 0.0
+        self._heard = self._said = self.since = 0.0
         self._timer: IDelayedCall | None = None
 
     # -- the life of a connection
 
     def connectionMade(self) -> None:
         """Set the socket's options; with TLS, wait for its handshake before a word is said."""
-        self._heard = self._said = self._since = self.clock.seconds()
+        self._heard = self._said = self.since = self.clock.seconds()
         self._timer = self.clock.callLater(self.times.tick, self._tick)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # else Nagle and delayed ACKs cost 40 ms a chunk
@@ -106,11 +115,20 @@ class LinkProtocol(LineReceiver):
         self._heard = self.clock.seconds()
         if not self.closing:
             super().dataReceived(data)
+            if not (self._buffer and self.line_mode) or self.paused:
+                self._line_since = None
+            elif self._line_since is None:
+                self._line_since = self._heard
+            return
+        self._unheard += len(data)
+        if self._unheard > (MOST_UNHEARD if self.greeted() else wire.MAX_LINE):
+            self.drop()
 
     # -- frames
 
     def lineReceived(self, line: bytes) -> None:
         """Parse and dispatch; whatever the peer sends, no exception leaves here."""
+        self._line_since = None
         try:
             frame = wire.parse(line, self.frames)
         except WireError as error:
@@ -154,15 +172,20 @@ class LinkProtocol(LineReceiver):
         self.goodbye = frame
         self.closing = True
         self.clearLineBuffer()
+        self.closes()
         assert self.transport is not None
         self.transport.loseConnection()
         self._set_linger()
 
     # -- raw chunks
 
-    def receive_chunk(self, size: int, received: Callable[[bytes], None] | None) -> None:
-        """Take the next ``size`` bytes as they are, then call ``received`` with them; None: let them fall."""
-        self._chunk, self._chunk_missing, self._chunk_received = [], size, received
+    def receive_chunk(self, size: int, received: Callable[[bytes], None] | None, begun: bytes = b"") -> None:
+        """Take the next ``size`` bytes as they are, then call ``received`` with ``begun`` and them.
+
+        Without ``received`` they are let fall. It may call this again: what it was called with was a part.
+        """
+        self._chunk, self._chunk_missing, self._chunk_received = [begun], size, received
+        self._chunk_size = size
         self._chunk_since = self.clock.seconds()
         self.setRawMode()
 
@@ -177,12 +200,28 @@ class LinkProtocol(LineReceiver):
         chunk, self._chunk = b"".join(self._chunk), []
         if self._chunk_received is not None:
             self._chunk_received(chunk)
-        if not self.closing:
+        if self.closing:
+            return
+        if self.in_chunk():
+            self.dataReceived(data[len(part) :])
+        else:
             self.setLineMode(data[len(part) :])
 
-    def chunk_time(self) -> float:
-        """Return the seconds in which a chunk must be complete."""
-        return self.times.chunk
+    def crowded(self) -> bool:
+        """Return whether others wait for what the chunk on its way takes."""
+        return False
+
+    def _chunk_late(self, now: float) -> str | None:
+        """Return what is wrong with the pace of the chunk on its way, or None."""
+        times, elapsed = self.times, now - self._chunk_since
+        if elapsed >= times.chunk:
+            return f"a chunk not completed within {times.chunk:g} s"
+        if not self.crowded() or elapsed <= times.stall:
+            return None
+        wanted = (elapsed - times.stall) / (times.crowded - times.stall)
+        if self._chunk_size - self._chunk_missing >= wanted * self._chunk_size:
+            return None
+        return f"a chunk too slow to be completed within {times.crowded:g} s, and others wait"
 
     def in_chunk(self) -> bool:
         """Return whether the bytes of a chunk are awaited."""
@@ -198,6 +237,7 @@ class LinkProtocol(LineReceiver):
         self.say(self.goodbye)
         self.closing = True
         self.clearLineBuffer()
+        self.closes()
         assert self.transport is not None
         self.transport.loseConnection()
         self._set_linger()
@@ -226,6 +266,9 @@ class LinkProtocol(LineReceiver):
             self.resumeProducing()
         self._set_linger()
 
+    def closes(self) -> None:
+        """The transport is about to be closed: subclasses take back what they registered with it."""
+
     def cut_off(self) -> None:
         """The peer was cut off: subclasses release what they hold."""
 
@@ -252,14 +295,20 @@ class LinkProtocol(LineReceiver):
     def _tick(self) -> None:
         self._timer = self.clock.callLater(self.times.tick, self._tick)
         now, times = self.clock.seconds(), self.times
-        if not self.greeted() and now - self._since >= times.handshake:
+        late = self._chunk_late(now) if self.in_chunk() else self._line_late(now)
+        if not self.greeted() and now - self.since >= times.handshake:
             self.abort(Bye.SILENCE, f"no HELLO within {times.handshake:g} s")
         elif not self.paused and now - self._heard >= times.silence:
             self.abort(Bye.SILENCE, f"nothing heard for {times.silence:g} s")
-        elif not self.paused and self.in_chunk() and now - self._chunk_since >= self.chunk_time():
-            self.abort(Bye.SILENCE, f"a chunk not completed within {self.chunk_time():g} s")
+        elif not self.paused and late is not None:
+            self.abort(Bye.SILENCE, late)
         elif self.greeted() and now - self._said >= times.ping:
             self.say(Ping())
+
+    def _line_late(self, now: float) -> str | None:
+        if self._line_since is None or now - self._line_since < self.times.silence:
+            return None
+        return f"a line not completed within {self.times.silence:g} s"
 
     def _set_linger(self) -> None:
         self._cancel_timer()

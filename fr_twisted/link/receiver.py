@@ -3,20 +3,26 @@
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, maybeDeferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from fr_twisted.link import wire
+from fr_twisted.link.door import Door
 from fr_twisted.link.interfaces import Accept, Duplicate, Hash, IIntake, Item, RefusedError, Verdict
 from fr_twisted.link.protocol import LinkProtocol, LinkTimes
+from fr_twisted.link.room import Permit, Room
 from fr_twisted.link.wire import Ack, Bye, Data, Go, Kept, Nack, Offer, ReceiverHello, SenderHello
 from fr_twisted.model import CHUNK_SIZE
+
+EARNEST = 64
+"""The first such part of a chunk is read before it gets room: who announces chunks, or trickles them, takes none."""
 
 
 class State(Enum):
@@ -47,6 +53,24 @@ class Incoming:
     """Chunks being kept, in order: ``[end offset, 1 when durable]``."""
 
 
+@implementer(IPushProducer)
+class Overflow:
+    """Ends a connection whose peer does not read what it is told: a receiver's words are few and short."""
+
+    def __init__(self, protocol: "ReceiverProtocol") -> None:
+        self._protocol = protocol
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer (64 KiB) and the system's are full."""
+        self._protocol.unread()
+
+    def resumeProducing(self) -> None:
+        """Nothing waits to be said."""
+
+    def stopProducing(self) -> None:
+        """Nothing to stop."""
+
+
 class ReceiverProtocol(LinkProtocol):
     """One connection of a sender. ``state`` is `State`; at most one item is on its way."""
 
@@ -60,7 +84,12 @@ class ReceiverProtocol(LinkProtocol):
         self.incoming: Incoming | None = None
         self.finished: Deferred[None] = Deferred()
         self._draining = False
-        self._has_room = False
+        self._permit: Permit | None = None
+        self._awaited: Deferred[Any] | None = None
+        self._proven = False
+        self._minded = False
+        """Whether the transport tells us when its buffer is full."""
+        self.address = ""
         self._refused_id = ""
         self._asking: Deferred[Any] | None = None
 
@@ -68,16 +97,21 @@ class ReceiverProtocol(LinkProtocol):
 
     def connectionMade(self) -> None:
         """Join the factory's connections, within its limit."""
+        assert self.transport is not None
+        self.address = str(getattr(self.transport.getPeer(), "host", ""))
         self.owner.connections.add(self)
+        self.owner.door.enter(self)
         super().connectionMade()
 
     def authenticated(self) -> None:
         """Say HELLO, with our limits."""
+        assert self.transport is not None
+        # Not sooner: with TLS, words before the end of the handshake wait for the peer, and that is no fault of its.
+        cast(IConsumer, self.transport).registerProducer(Overflow(self), True)
+        self._minded = True
         owner = self.owner
-        if len(owner.connections) > owner.max_connections:
-            self.abort(
-                Bye.NODE_REFUSED, f"{owner.max_connections} connections are open already; come again later"
-            )
+        if (reason := owner.door.refusal(self)) is not None:
+            self.leave(Bye.NODE_REFUSED, reason)
             return
         self.say(
             ReceiverHello(
@@ -93,10 +127,15 @@ class ReceiverProtocol(LinkProtocol):
         """Return whether the sender said who it is."""
         return self.state is not State.GREETING
 
+    def proven(self) -> bool:
+        """Return whether the sender completed a chunk on this connection."""
+        return self._proven
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Keep what is durable, release the rest."""
         super().connectionLost(reason)
         self.owner.connections.discard(self)
+        self.owner.door.leave(self)
         self.cut_off()
         if self.peer_node:
             self._log.info("{peer} is gone", peer=self.peer_node, event="link.lost")
@@ -108,6 +147,9 @@ class ReceiverProtocol(LinkProtocol):
         if incoming is not None:
             incoming.transfer.cut()
         self._return_room()
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            awaited.cancel()
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
@@ -164,32 +206,39 @@ class ReceiverProtocol(LinkProtocol):
             )
         elif frame.offset + frame.size - incoming.kept > self.owner.window:
             self.abort(Bye.WINDOW_EXCEEDED, f"more than {self.owner.window} bytes not yet kept")
+        elif first := min(frame.size, self.owner.chunk // EARNEST):
+            self.receive_chunk(first, lambda begun: self._await_room(incoming, frame.size, begun))
         else:
-            self._await_room(incoming, frame.size)
+            self._await_room(incoming, frame.size, b"")
 
-    def _await_room(self, incoming: Incoming, size: int) -> None:
-        """Read the chunk when the node's memory for chunks in flight allows, and pause the peer until then."""
+    def _await_room(self, incoming: Incoming, size: int, begun: bytes) -> None:
+        """Read the rest when the node's memory for chunks in flight allows, and pause the peer until then."""
 
-        def granted(_: object) -> None:
-            self._has_room = True
+        def granted(permit: Permit) -> None:
+            self._awaited = None
+            self._permit = permit
             if self.closing or self.incoming is not incoming:
                 self._return_room()
             if self.closing:
                 return
-            self.receive_chunk(size, self._chunk_complete if self._has_room else None)
+            missing, received = size - len(begun), self._chunk_complete if self._permit else None
+            if missing:
+                self.receive_chunk(missing, received, begun)
+            elif received is not None:
+                received(begun)
             if self.paused:
                 self.resumed()
                 self.resumeProducing()
 
-        room = self.owner.room.acquire()
-        if not room.called:
-            self.pauseProducing()
+        room = self._awaited = self.owner.room.acquire(self.address, self._proven)
         room.addCallback(granted)
-        room.addErrback(self._defect)
+        room.addErrback(lambda failure: None if failure.check(CancelledError) else self._defect(failure))
+        if self._awaited is not None:
+            self.pauseProducing()
 
-    def chunk_time(self) -> float:
-        """Return less time for a chunk while others wait for the room that it takes."""
-        return self.times.crowded if self._has_room and self.owner.room.waiting else self.times.chunk
+    def crowded(self) -> bool:
+        """Return whether others wait for the room that our chunk takes."""
+        return self._permit is not None and self.owner.room.wanted(self._permit)
 
     # -- an item
 
@@ -216,8 +265,9 @@ class ReceiverProtocol(LinkProtocol):
             self._refuse(item.id, verdict.code, verdict.reason, verdict.retry)
 
     def _chunk_complete(self, data: bytes) -> None:
-        incoming = self.incoming
-        if incoming is None:  # refused while the chunk was on its way
+        incoming, permit = self.incoming, self._permit
+        self._proven = True
+        if incoming is None or permit is None:  # refused while the chunk was on its way
             self._return_room()
             return
         offset = incoming.received
@@ -230,9 +280,10 @@ class ReceiverProtocol(LinkProtocol):
                 return
         write = [incoming.received, 0]
         incoming.writes.append(write)
-        self._has_room = False  # the write returns it
+        self._permit = None  # the write returns it
+        self.owner.room.prove(permit)
         kept = self._guarded(incoming.transfer.write, offset, data)
-        kept.addBoth(self._write_over)
+        kept.addBoth(self._write_over, permit)
         kept.addCallbacks(
             self._chunk_kept, self._transfer_failed, callbackArgs=(incoming, write), errbackArgs=(incoming,)
         )
@@ -322,6 +373,20 @@ class ReceiverProtocol(LinkProtocol):
 
     # -- ends
 
+    def closes(self) -> None:
+        """Let the transport close without waiting for us."""
+        if self._minded and self.transport is not None:
+            self._minded = False
+            cast(IConsumer, self.transport).unregisterProducer()
+
+    def unread(self) -> None:
+        """The peer takes our words no more."""
+        if not self.closing:
+            self._log.warn(
+                "cut off {peer}: it does not read what it is told", peer=self.name(), event="link.cut-off"
+            )
+            self.drop()
+
     def drain(self) -> None:
         """Stop soon: at once when idle, after the chunks (or the commit) under way otherwise."""
         self._draining = True
@@ -347,14 +412,14 @@ class ReceiverProtocol(LinkProtocol):
         """Call the keeper, with a deadline of ours beside its own."""
         return maybeDeferred(call, *args).addTimeout(self.times.store, self.clock)
 
-    def _write_over(self, result: Any) -> Any:
-        self.owner.room.release()
+    def _write_over(self, result: Any, permit: Permit) -> Any:
+        self.owner.room.release(permit)
         return result
 
     def _return_room(self) -> None:
-        if self._has_room:
-            self._has_room = False
-            self.owner.room.release()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self.owner.room.release(permit)
 
     def _defect(self, failure: Failure) -> None:
         self._log.failure("a defect in the receiver", failure, event="link.defect")
@@ -371,6 +436,7 @@ class ReceiverFactory(Factory):
         window: chunks that one sender may have sent and not seen kept.
         memory: bytes of chunks read and not yet kept, over all senders; senders beyond it are paused.
         max_item: bytes of the largest item taken.
+        max_connections: connections that may be open, half of them from one address.
     """
 
     noisy = False
@@ -391,8 +457,8 @@ class ReceiverFactory(Factory):
         IIntake(intake)
         self.node, self.intake, self.clock = node, intake, clock
         self.chunk, self.window, self.max_item = chunk, window * chunk, max_item
-        self.room = DeferredSemaphore(max(1, memory // chunk))
-        self.max_connections = max_connections
+        self.room = Room(max(1, memory // chunk))
+        self.door = Door(max_connections, clock)
         self.times = times or LinkTimes()
         self.connections: set[ReceiverProtocol] = set()
 

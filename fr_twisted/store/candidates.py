@@ -20,9 +20,17 @@ OLD = 15.0
 """A list that took t seconds to fetch is believed for 20 t, if that is longer, and for 15 s at most.
 
 So some servers' search of a queue of 10,000 takes a twentieth of their time, and not all of it. A document that should
-come first but became due after the list was fetched is passed over for that long at most, and not at all when a
-change stream tells of it (`Candidates.forget`).
+come first but became due after the list was fetched is passed over for that long at most, and less when a change
+stream tells of it (`Candidates.forget`).
 """
+
+CHEAP = 0.02
+"""Seconds; a full list that took longer to fetch is not forgotten sooner than after `FORGET_FACTOR` times as long.
+
+Else, while scans arrive one after the other, each of which is told of, a list would be fetched for every claim.
+"""
+
+FORGET_FACTOR = 4
 
 MOST_MISSES = 8
 """Documents that others were faster to take, after which the list is fetched anew."""
@@ -41,12 +49,13 @@ class Candidates:
         self._lock = DeferredLock()
         self._list: deque[Doc] = deque()
         self._good_until = 0.0
+        self._keep_until = 0.0
         self._generation = 0
 
     def forget(self) -> None:
-        """Fetch the list anew for the next claim: something became due."""
+        """Fetch the list anew for the next claim, or soon if that is costly: something became due."""
         self._generation += 1
-        self._good_until = 0.0
+        self._good_until = min(self._good_until, self._keep_until)
 
     async def take(self, attempt: Callable[[Doc], Awaitable[T | None]]) -> T | None:
         """Return what ``attempt`` made of the first document that it could take, or None when nothing is due.
@@ -72,7 +81,7 @@ class Candidates:
                 return taken
             misses += 1
             if misses % MOST_MISSES == 0:
-                self.forget()
+                self._good_until = 0.0
 
     async def _refill(self) -> None:
         generation, begun = self._generation, self._monotonic()
@@ -80,5 +89,10 @@ class Candidates:
         found = await self._fetch()
         ended = self._monotonic()
         self._list.extend(found)
-        if generation == self._generation:
-            self._good_until = ended + min(max(YOUNG, COST_FACTOR * (ended - begun)), OLD)
+        cost = ended - begun
+        self._good_until = ended + min(max(YOUNG, COST_FACTOR * cost), OLD)
+        self._keep_until = (
+            ended + min(FORGET_FACTOR * cost, OLD) if cost > CHEAP and len(found) >= LIMIT else 0.0
+        )
+        if generation != self._generation:
+            self._good_until = self._keep_until

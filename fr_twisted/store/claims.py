@@ -1,6 +1,6 @@
 """The queue: scans are claimed by finding and comparing-and-setting, under a lease and a fencing token."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -12,13 +12,16 @@ from fr_twisted.model import BrainScan, ScanState
 from fr_twisted.store.candidates import LIMIT, Candidates
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.documents import Scribe, faults, lease, shorten
-from fr_twisted.store.indexes import QUEUE_ORDER, SCANS, lease_ended, to_do
+from fr_twisted.store.indexes import ARRIVAL, QUEUE_ORDER, SCANS, lease_ended, to_do, to_do_before
 from fr_twisted.store.interfaces import Claim, StaleTokenError, StoreError
 from fr_twisted.store.retry import PASSING, ServerError
+from fr_twisted.store.window import SEARCH_TIMEOUT, WaitingScans
 
 Doc = dict[str, Any]
 
 _HEAD = {"priority": 1, "received_at": 1, "report_generated": 1, "token": 1, "lease.owner": 1}
+_LOOK = "look for scans to analyse"
+
 FIRST_UNDO_PAUSE = 0.5
 LONGEST_UNDO_PAUSE = 15.0
 """Seconds between attempts to give back a claim whose answer was lost, at first and at most."""
@@ -35,6 +38,7 @@ class Claims:
     def __init__(self, mongo: Mongo, scribe: Scribe) -> None:
         self._mongo = mongo
         self._scribe = scribe
+        self._waiting = WaitingScans(self._search)
         self._candidates = Candidates(self._due, mongo.monotonic)
 
     def something_new(self) -> None:
@@ -47,14 +51,23 @@ class Claims:
 
     async def _due(self) -> list[Doc]:
         now = await self._mongo.now()
-        what = "look for scans to analyse"
-        waiting = await self._mongo.find(
-            what, SCANS, to_do(), limit=LIMIT, projection=_HEAD, sort=QUEUE_ORDER
-        )
+        waiting = await self._waiting.first(now, self._mongo.monotonic)
         ended = await self._mongo.find(
-            what, SCANS, lease_ended(now), limit=LIMIT, projection=_HEAD, sort=(("lease.expires_at", 1),)
+            _LOOK, SCANS, lease_ended(now), limit=LIMIT, projection=_HEAD, sort=(("lease.expires_at", 1),)
         )
         return sorted([*waiting, *ended], key=lambda head: (-head["priority"], head["received_at"]))[:LIMIT]
+
+    async def _search(self, priority: int | None, before: datetime | None) -> list[Doc]:
+        query = to_do() if priority is None else to_do_before(priority, before)
+        return await self._mongo.find(
+            _LOOK,
+            SCANS,
+            query,
+            limit=LIMIT,
+            projection=_HEAD,
+            sort=QUEUE_ORDER if priority is None else ARRIVAL,
+            timeout=SEARCH_TIMEOUT if before is None else None,
+        )
 
     async def _attempt(self, head: Doc, owner: str, lease_seconds: float) -> Claim | None:
         now = await self._mongo.now()

@@ -20,7 +20,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Keys = Sequence[tuple[str, int]]
 Doc = dict[str, Any]
 
-QUEUE_ORDER: Keys = (("priority", -1), ("received_at", 1))
+ARRIVAL: Keys = (("received_at", 1),)
+QUEUE_ORDER: Keys = (("priority", -1), *ARRIVAL)
 REPORT_ORDER: Keys = (("created_at", 1),)
 NEWEST: Keys = (("received_at", -1),)
 
@@ -93,6 +94,12 @@ def create_commands() -> list[Doc]:
 def to_do() -> Doc:
     """Scans that wait."""
     return {"report_generated": "To Do"}
+
+
+def to_do_before(priority: int, before: datetime | None) -> Doc:
+    """Scans of one priority that wait, and came before a time."""
+    query: Doc = {**to_do(), "priority": priority}
+    return query if before is None else {**query, "received_at": {"$lt": before}}
 
 
 def lease_ended(now: datetime) -> Doc:
@@ -211,6 +218,8 @@ _BY_PAYLOAD = ("payload_id_1",)
 
 QUERIES: Sequence[Query] = (
     Query("queue", SCANS, to_do(), (_QUEUE,), QUEUE_ORDER),
+    Query("queue of a priority", SCANS, to_do_before(5, None), (_QUEUE,), ARRIVAL),
+    Query("its oldest part", SCANS, to_do_before(5, EPOCH), (_QUEUE,)),
     Query("leases that ended", SCANS, lease_ended(EPOCH), (_LEASES,), (("lease.expires_at", 1),)),
     Query("pending reports", SCANS, pending(), ("pending_at_1",)),
     Query("old payloads", SCANS, payload_kept(EPOCH), ("payload_since_1",), (("payload_since", 1),)),

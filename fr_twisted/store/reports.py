@@ -17,11 +17,14 @@ from fr_twisted.store.documents import faults, is_told, lease, put_back_detail, 
 from fr_twisted.store.indexes import EPOCH, REPORT_ORDER, REPORTS, due, due_undated, unsent
 from fr_twisted.store.interfaces import IReports
 from fr_twisted.store.watch import Watch
+from fr_twisted.store.window import SEARCH_TIMEOUT, Window
 
 Doc = dict[str, Any]
 
 MOST_DESTINATIONS = 1000
 """Destinations counted by `IReports.waiting`, and for which a list of candidates is kept."""
+
+_HEAD = {"token": 1, "next_attempt_at": 1, "created_at": 1}
 
 MOST_OF_SCAN = 1000
 """Reports of one scan: one for each version of each analysis."""
@@ -49,17 +52,27 @@ class MongoReports:
         if destination not in self._candidates:
             if len(self._candidates) >= MOST_DESTINATIONS:
                 self._candidates.clear()
-            self._candidates[destination] = Candidates(lambda: self._due(destination), self._mongo.monotonic)
+            window = Window("next_attempt_at")
+            self._candidates[destination] = Candidates(
+                lambda: self._due(destination, window), self._mongo.monotonic
+            )
         return self._candidates[destination]
 
-    async def _due(self, destination: str) -> list[Doc]:
+    async def _due(self, destination: str, window: Window) -> list[Doc]:
+        """List what is due, the oldest first; of a long queue, the oldest of those that were due first."""
         what = "look for reports"
-        head = {"token": 1, "next_attempt_at": 1, "created_at": 1}
-        query = due(destination, await self._mongo.now())
-        found = await self._mongo.find(what, REPORTS, query, limit=LIMIT, projection=head, sort=REPORT_ORDER)
+        now = await self._mongo.now()
+
+        async def search(before: datetime | None) -> list[Doc]:
+            query, patience = due(destination, before or now), None if before else SEARCH_TIMEOUT
+            return await self._mongo.find(
+                what, REPORTS, query, limit=LIMIT, projection=_HEAD, sort=REPORT_ORDER, timeout=patience
+            )
+
+        found = await window.oldest(search, now, self._mongo.monotonic)
         # Reports that a person set from refused back to unsent have no date: they are due.
         undated = await self._mongo.find(
-            what, REPORTS, due_undated(destination), limit=LIMIT, projection=head
+            what, REPORTS, due_undated(destination), limit=LIMIT, projection=_HEAD
         )
         return sorted([*found, *undated], key=_age)[:LIMIT] if undated else found
 

@@ -8,14 +8,21 @@ from datetime import UTC, datetime
 
 from tests.benchmarks.table import Row, render
 
-NAMES = ("link", "hub", "latency", "dicom", "pool")
+LOAD = ("nodes", "queue", "memory", "hostile")
+"""What ``load`` stands for: minutes each."""
+
+NAMES = ("link", "hub", "latency", "dicom", "pool", *LOAD)
 
 
 def main(names: list[str]) -> int:
     """Print the table; return 1 when a figure was not reached."""
+    names = [each for name in names for each in (LOAD if name == "load" else (name,))]
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
-        print(f"no measurement {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
+        print(
+            f"no measurement {', '.join(unknown)}; there are: {', '.join(NAMES)}, and load for {', '.join(LOAD)}",
+            file=sys.stderr,
+        )
         return 2
     rows: list[Row] = []
     for name in names or NAMES:

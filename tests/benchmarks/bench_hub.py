@@ -1,16 +1,12 @@
 """HUB with the store: speed against writing the chunks directly, memory under 32 nodes, time from last byte to ACK."""
 
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.benchmarks.direct import PAUSE
+from tests.benchmarks.running import Rss, run
 from tests.benchmarks.table import Row
 from tests.house import Unit, free_port
 
@@ -19,46 +15,6 @@ ITEMS = 6
 ROUNDS = 3
 NODES = 32
 NODE_SIZE = 64 * 1024**2
-
-
-def run(module: str, *arguments: object) -> dict[str, Any]:
-    """Return what a process of the load printed."""
-    command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if "error" in result:
-        raise RuntimeError(result["error"])
-    return result
-
-
-class Rss:
-    """Samples the resident memory of a process; ``peak`` in bytes."""
-
-    def __init__(self, pid: int) -> None:
-        self.path = Path(f"/proc/{pid}/status")
-        self.peak = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def now(self) -> int:
-        """Return the resident bytes now."""
-        fields = dict(line.split(":", 1) for line in self.path.read_text().splitlines())
-        return int(fields["VmRSS"].split()[0]) * 1024
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.02):
-            self.peak = max(self.peak, self.now())
-
-    def __enter__(self) -> "Rss":
-        self.peak = self.now()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def measure() -> list[Row]:

@@ -5,7 +5,21 @@ from pathlib import Path
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from fr_twisted.hub.tap import Options
+from fr_twisted.hub.tap import Options, roomy
+
+
+class RoomyTests(SynchronousTestCase):
+    """`roomy`."""
+
+    def test_backlog(self) -> None:
+        """A TCP port gets a long queue, unless its own is given; other endpoints are left as they are."""
+        for given, made in (
+            ("tcp:7801:interface=127.0.0.1", "tcp:7801:interface=127.0.0.1:backlog=1024"),
+            ("ssl:7801:privateKey=k.pem", "ssl:7801:privateKey=k.pem:backlog=1024"),
+            ("tcp:7801:backlog=5", "tcp:7801:backlog=5"),
+            ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
+        ):
+            self.assertEqual(roomy(given), made)
 
 
 class OptionsTests(SynchronousTestCase):

@@ -22,7 +22,7 @@ from fr_twisted.link.interfaces import (
     RefusedError,
     Verdict,
 )
-from fr_twisted.link.protocol import LinkTimes
+from fr_twisted.link.protocol import MOST_UNHEARD, LinkTimes
 from fr_twisted.link.receiver import ReceiverFactory, ReceiverProtocol
 from tests.fakes_link import MemoryIntake, make_item
 
@@ -181,7 +181,7 @@ class GreetingTests(ReceiverCase):
 
     def test_tooManyConnections(self) -> None:
         """Beyond its limit of connections a receiver says so at once, and later has room again."""
-        self.factory.max_connections = 1
+        self.factory.door.most = 1
         _, transport = self.connect(b"")
         self.assertEqual(
             [(verb, body["code"]) for verb, body in frames(transport)], [("BYE", "node-refused")]
@@ -198,6 +198,44 @@ class MisbehaviourTests(ReceiverCase):
     def test_overlongEndedLine(self) -> None:
         """A line over the limit that ends is refused as well."""
         self.assertCutOff("line-too-long", b"PING " + b"x" * 20000 + b"\n")
+
+    def test_lineThatTrickles(self) -> None:
+        """A line that comes byte by byte is cut off after a minute, however often a byte comes."""
+        for _ in range(59):
+            self.clock.pump([1.0])
+            self.protocol.dataReceived(b"O")
+        self.assertNotIn("BYE", [verb for verb, _ in frames(self.transport)])
+        self.clock.pump([1.0] * 2)
+        self.assertIn("BYE", [verb for verb, _ in frames(self.transport)])
+
+    def test_linesInTime(self) -> None:
+        """A sender whose lines come in pieces, each in time, is heard for ever."""
+        for _ in range(100):
+            self.protocol.dataReceived(b"G {}\nPIN" if _ else b"PIN")
+            self.clock.pump([1.0])
+        self.assertNotIn("BYE", [verb for verb, _ in frames(self.transport)])
+
+    def test_doesNotRead(self) -> None:
+        """A peer that reads nothing of what it is told is dropped when the transport's buffer is full."""
+        assert self.transport.producer is not None
+        self.transport.producer.pauseProducing()
+        self.assertTrue(self.transport.aborted)
+
+    def test_byeDoesNotWait(self) -> None:
+        """A connection that ends in order is not kept open by what watches its buffer."""
+        self.feed(b'BYE {"code":"done","reason":""}\n')
+        self.assertIsNone(self.transport.producer)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_poursOn(self) -> None:
+        """A stranger that pours on after its BYE is dropped at once; a sender may have had chunks on their way."""
+        self.feed(b"nonsense\n", b"x" * 100_000)
+        self.assertFalse(self.transport.aborted)
+        self.feed(b"x" * MOST_UNHEARD)
+        self.assertTrue(self.transport.aborted)
+        self.protocol, self.transport = self.connect(b"")
+        self.feed(b"nonsense\n", b"x" * 100_000)
+        self.assertTrue(self.transport.aborted)
 
     def test_notJson(self) -> None:
         """What is not a JSON object is a bad frame."""
@@ -457,6 +495,63 @@ class ItemTests(ReceiverCase):
         self.clock.pump([1.0] * 21)
         self.assertEqual(frames(transport_1)[-1][1]["code"], "silence")
         self.assertEqual(frames(transport_2)[-1][0], "ACK")
+
+    def test_stallWhileOthersWait(self) -> None:
+        """When another waits, who sends nothing has three seconds, and who is slow but steady twenty."""
+        self.factory = self.make_factory(memory=20, chunk=20, window=1, max_item=100)
+        stalled, transport_1 = self.connect()
+        item = make_item(b"x" * 20)
+        stalled.dataReceived(offer(item) + b'DATA {"id":"item-1","offset":0,"size":20}\n')
+        steady, transport_2 = self.connect()
+        other, third = make_item(b"y" * 20, "item-2"), make_item(b"z", "item-3")
+        steady.dataReceived(offer(other) + b'DATA {"id":"item-2","offset":0,"size":20}\n')
+        self.clock.pump([1.0] * 3)
+        self.assertNotIn("BYE", [verb for verb, _ in frames(transport_1)])
+        self.clock.pump([1.0])
+        self.assertEqual(frames(transport_1)[-1][1]["code"], "silence")
+        waiting, transport_3 = self.connect()
+        waiting.dataReceived(offer(third) + data(third, 0, b"z"))
+        for _ in range(20):
+            steady.dataReceived(b"y")
+            self.clock.pump([0.9])
+        self.assertEqual(frames(transport_2)[-1][0], "ACK")
+        self.assertEqual(frames(transport_3)[-1][0], "ACK")
+
+    def test_announcedIsNotSent(self) -> None:
+        """A chunk takes room only once its first part has come, whole and right however it is cut."""
+        content = bytes(range(256))
+        item = make_item(content)
+        self.factory = self.make_factory(chunk=128, window=2, memory=128, max_item=1000)
+        self.intake.holding = True
+        trickling, _ = self.connect()
+        other = make_item(b"other" * 10, "item-2")
+        trickling.dataReceived(offer(other) + b'DATA {"id":"item-2","offset":0,"size":50}\n' + b"o")
+        self.assertEqual(self.factory.room.tokens, 1)
+        self.protocol, self.transport = self.connect()
+        sent = offer(item) + data(item, 0, content[:128]) + data(item, 128, content[128:])
+        for byte in sent:
+            self.protocol.dataReceived(bytes([byte]))
+        self.assertEqual(self.transport.producerState, "paused")
+        trickling.dataReceived(b"t")
+        trickling.dataReceived(b"her" + b"other" * 9)
+        while self.intake.held:
+            self.intake.release()
+        self.assertEqual(frames(self.transport)[-1][0], "ACK")
+        self.assertEqual(sorted(self.intake.stored), [("item-1", content), ("item-2", b"other" * 10)])
+        self.assertEqual(self.factory.room.tokens, 1)
+
+    def test_lostWhileWaiting(self) -> None:
+        """A connection that is lost while its chunk waits for room leaves no trace."""
+        self.factory = self.make_factory(memory=4)
+        first, _ = self.connect()
+        second, _ = self.connect()
+        other = make_item(b"abcd", "item-2")
+        first.dataReceived(offer(self.item) + b'DATA {"id":"item-1","offset":0,"size":4}\n0')
+        second.dataReceived(offer(other) + data(other, 0, b"abcd"))
+        second.connectionLost(Failure(ConnectionLost()))
+        first.dataReceived(b"123")
+        self.assertEqual(self.factory.room.tokens, 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_slowDecision(self) -> None:
         """An intake that has much to read back before it answers an offer gets the time for it."""

@@ -133,6 +133,18 @@ class CandidatesTests(SynchronousTestCase):
         self.candidates.forget()
         self.assertEqual(self.take(), 100)
 
+    def test_forgetCostly(self) -> None:
+        """Of a long queue whose list took long, something new does not cost another list at once, but soon."""
+        self.queue = [{"n": n} for n in range(LIMIT + 50)]
+        self.cost = 0.1
+        self.take()
+        self.queue.insert(0, {"n": 1000})
+        self.candidates.forget()
+        self.assertEqual((self.take(), self.fetched), (1, 1))
+        self.clock.advance(0.5)
+        self.candidates.forget()
+        self.assertEqual((self.take(), self.fetched), (1000, 2))
+
     def test_othersAreFaster(self) -> None:
         """Those that others took are passed over; after some of them the list is fetched anew."""
         self.queue = [{"n": n} for n in range(50)]
