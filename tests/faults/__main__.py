@@ -1,0 +1,134 @@
+"""``python -m tests.faults``: rounds of faults under load, from a seed that is printed; what ``make faults`` runs."""
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+from tests.faults.kinds import KINDS
+from tests.faults.plan import Layout, Plan, make_plan
+from tests.faults.rounds import Result
+from tests.faults.run import Run
+from tests.faults.tally import Tally
+from tests.faults.verify import Problem
+
+FOLDER = Path(".fr/faults")
+
+_SCANS, _FAULTS = 100, 12
+_FULL_SCANS, _FULL_FAULTS = 3, 6
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10, help="how many rounds [10]")
+    parser.add_argument("--seed", type=int, help="of the first round; the others follow it [a new one]")
+    parser.add_argument("--scans", type=int, help=f"scans of a round [{_SCANS}; --full: {_FULL_SCANS}]")
+    parser.add_argument("--faults", type=int, help=f"faults of a round [{_FAULTS}; --full: {_FULL_FAULTS}]")
+    parser.add_argument("--full", action="store_true", help="whole heads and the default analysis")
+    parser.add_argument("--world", type=int, default=10, help="rounds until everything is built anew [10]")
+    parser.add_argument("--plan", type=Path, help="run the plan in this file, as a failing round has left it")
+    parser.add_argument("--kinds", help="draw only these kinds of faults, with commas between")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"for everything written [{FOLDER}]")
+    parser.add_argument("--list", action="store_true", help="list the kinds of faults, and end")
+    options = parser.parse_args(arguments)
+    unknown = set((options.kinds or "").split(",")) - set(KINDS) - {""}
+    if unknown:
+        parser.error(f"no such kind of fault: {', '.join(sorted(unknown))}; --list lists them")
+    if options.rounds < 1:
+        parser.error("--rounds: at least 1")
+    return options
+
+
+def plans_of(options: argparse.Namespace) -> list[Plan]:
+    """Return the plans to run."""
+    if options.plan is not None:
+        return [Plan.from_json(options.plan.read_text(encoding="utf-8"))]
+    scans = options.scans if options.scans is not None else (_FULL_SCANS if options.full else _SCANS)
+    faults = options.faults if options.faults is not None else (_FULL_FAULTS if options.full else _FAULTS)
+    kinds = options.kinds.split(",") if options.kinds else None
+    if options.full and kinds is None:
+        kinds = [
+            name
+            for name in KINDS
+            if name
+            not in ("worker-kill", "scan-crashes", "scan-hangs", "scan-eats-memory", "scan-other-bytes")
+        ]
+    layout = Layout(hubs=1, brains=2, nodes=2) if options.full else Layout()
+    seeds = range(options.seed, options.seed + options.rounds)
+    return [make_plan(seed, scans=scans, faults=faults, layout=layout, kinds=kinds) for seed in seeds]
+
+
+def main(arguments: list[str]) -> int:
+    """Run, print, and return the exit status."""
+    options = parse(arguments)
+    if options.list:
+        for kind in KINDS.values():
+            print(f"{kind.name:<26} {kind.group:<8} {kind.how}")
+        return 0
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(1, 1_000_000)
+    plans = plans_of(options)
+    print(
+        f"seed {plans[0].seed}: {len(plans)} rounds; make faults ROUNDS={len(plans)} SEED={plans[0].seed}{' FULL=1' if options.full else ''} runs them again",
+        flush=True,
+    )
+    print(
+        f"{'seed':>8} {'scans':>6} {'done':>5} {'poison':>6} {'faults':>6} {'late':>5} {'rest s':>7} {'s':>6}  result",
+        flush=True,
+    )
+    began = time.time()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    run = Run(options.folder, plans, options.full, options.world, show_round, show_world)
+    good = False
+    try:
+        good = run.go()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    finally:
+        tally = Tally.of(run, began)
+        path = tally.write(options.folder)
+        print(tally.text())
+        print(f"written to {path}", flush=True)
+    return 0 if good else 1
+
+
+def show_round(result: Result) -> None:
+    """Print a row, and of a bad round why and how to see it again."""
+    verdict = "ok" if not result.problems else f"{len(result.problems)} PROBLEMS"
+    print(
+        f"{result.plan.seed:>8} {result.scans:>6} {result.done:>5} {result.failed:>6} {result.injected:>6} "
+        f"{result.late:>5} {result.settled:>7.1f} {result.seconds:>6.1f}  {verdict}",
+        flush=True,
+    )
+    show_problems(result.problems)
+    if result.problems:
+        folder = FOLDER / f"round-{result.plan.seed}"
+        print(
+            f"  plan and timeline: {folder}; again: make faults ROUNDS=1 SEED={result.plan.seed}", flush=True
+        )
+        for line in (
+            (folder / "timeline.txt").read_text(encoding="utf-8").splitlines() if folder.is_dir() else []
+        ):
+            if "fault" in line or "SIG" in line or "PROBLEM" in line:
+                print(f"  {line}")
+
+
+def show_world(problems: list[Problem]) -> None:
+    """Print what was wrong at the end of a world."""
+    if problems:
+        print("  at the end of everything:", flush=True)
+    show_problems(problems)
+
+
+def show_problems(problems: list[Problem]) -> None:
+    """Print problems."""
+    for problem in problems[:40]:
+        print(f"  {problem}", flush=True)
+    if len(problems) > 40:
+        print(f"  and {len(problems) - 40} more", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
