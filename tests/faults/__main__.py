@@ -18,6 +18,8 @@ FOLDER = Path(".fr/faults")
 _SCANS, _FAULTS = 100, 12
 _FULL_SCANS, _FULL_FAULTS = 3, 6
 
+_HEAD = "    seed  scans  done poison faults  late  rest s      s  result"
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
@@ -70,14 +72,9 @@ def main(arguments: list[str]) -> int:
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1, 1_000_000)
     plans = plans_of(options)
-    print(
-        f"seed {plans[0].seed}: {len(plans)} rounds; make faults ROUNDS={len(plans)} SEED={plans[0].seed}{' FULL=1' if options.full else ''} runs them again",
-        flush=True,
-    )
-    print(
-        f"{'seed':>8} {'scans':>6} {'done':>5} {'poison':>6} {'faults':>6} {'late':>5} {'rest s':>7} {'s':>6}  result",
-        flush=True,
-    )
+    again = f"make faults ROUNDS={len(plans)} SEED={plans[0].seed}{' FULL=1' if options.full else ''}"
+    print(f"seed {plans[0].seed}: {len(plans)} rounds; the same again: {again}", flush=True)
+    print(_HEAD, flush=True)
     began = time.time()
     options.folder.mkdir(parents=True, exist_ok=True)
     run = Run(options.folder, plans, options.full, options.world, show_round, show_world)
