@@ -32,6 +32,7 @@ from fr_twisted.config import Settings
 from fr_twisted.ops.logs import describe_exception, make_observer
 from fr_twisted.ops.notify import sd_notify, watchdog_interval
 from fr_twisted.ops.options import SettingsOptions
+from fr_twisted.ops.steady import make_steady
 
 _LOG_ROTATE = 10 * 1024 * 1024
 _LOG_FILES = 5
@@ -335,6 +336,7 @@ def make_unit(unit: str, options: SettingsOptions[Any], reactor: Any) -> UnitSer
         ListeningService(...).setServiceParent(root)
         return root
     """
+    make_steady(reactor)
     stream: TextIO | None = None
     if options.log_path is not None:
         file = LogFile.fromFullPath(options.log_path, rotateLength=_LOG_ROTATE, maxRotatedFiles=_LOG_FILES)
