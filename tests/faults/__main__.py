@@ -108,7 +108,7 @@ def show_round(result: Result) -> None:
         for line in (
             (folder / "timeline.txt").read_text(encoding="utf-8").splitlines() if folder.is_dir() else []
         ):
-            if "fault" in line or "SIG" in line or "PROBLEM" in line:
+            if line[10:].startswith("harness ") or "PROBLEM" in line:
                 print(f"  {line}")
 
 

@@ -13,12 +13,16 @@ from tests.faults.timeline import Done, Timeline
 from tests.faults.world import World
 
 
-class Injector(SignalFaults, NetworkFaults, StoreFaults):
+class Injector(StoreFaults, SignalFaults, NetworkFaults):
     """Does the faults of one round."""
 
     def __init__(self, world: World, load: Load, timeline: Timeline) -> None:
         super().__init__(world, timeline)
         self.load = load
+
+    def bait(self) -> None:
+        """Send a scan from every node."""
+        self.load.bait()
 
     def inject(self, fault: PlannedFault, began: float) -> None:
         """Do one fault at its time; never raises."""

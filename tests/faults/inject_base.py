@@ -3,13 +3,19 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from tests.daemons import runs
 from tests.faults.frames import Frame
 from tests.faults.proxy import Trap, Wire
 from tests.faults.timeline import Timeline
 from tests.faults.units import Unit
 from tests.faults.world import World
 
+BAIT_SECONDS = 3.5
 MOMENT_SECONDS = 14.0
 """How long the moment that a fault is meant for is waited for."""
 
@@ -19,6 +25,10 @@ class Faults:
 
     def __init__(self, world: World, timeline: Timeline) -> None:
         self.world, self.timeline = world, timeline
+
+    def bait(self) -> None:
+        """Send a scan from every node: a moment is waited for that needs one."""
+        raise NotImplementedError
 
     def unit(self, name: str) -> Unit:
         """Return a unit."""
@@ -44,6 +54,34 @@ class Faults:
         return True
 
     @contextmanager
+    def at_work(self, brain: str) -> Iterator[int]:
+        """Hold a worker of a BRAIN at its analysis; yields its process id, or 0 when none came."""
+        hold = self.world.signals / f"hold.{brain}"
+        with self.world.one_at_a_time[hold.name]:
+            hold.touch()
+            try:
+                end = time.monotonic() + MOMENT_SECONDS
+                bait_at, pid = time.monotonic() + BAIT_SECONDS, 0
+                while not pid and time.monotonic() < end:
+                    if time.monotonic() > bait_at:
+                        self.bait()
+                        bait_at += BAIT_SECONDS
+                    found = [int(path.suffix[1:]) for path in self.world.signals.glob(f"running.{brain}.*")]
+                    pid = next((number for number in found if runs(number)), 0)
+                    time.sleep(0.02)
+                yield pid
+            finally:
+                hold.unlink(missing_ok=True)
+                for left in self.world.signals.glob(f"running.{brain}.*"):
+                    if not runs(int(left.suffix[1:])):
+                        left.unlink(missing_ok=True)
+
+    def scan_at(self, pid: int) -> str:
+        """Return the scan that a worker held by `at_work` is at."""
+        found = list(self.world.signals.glob(f"running.*.{pid}"))
+        return found[0].read_text() if found else ""
+
+    @contextmanager
     def trapped(
         self, wires: Iterable[Wire], direction: str, matches: Callable[[Frame], bool], hold: str = "frame"
     ) -> Iterator[bool]:
@@ -53,10 +91,63 @@ class Faults:
         for wire in armed:
             wire.arm(trap)
         try:
-            yield trap.wait(MOMENT_SECONDS)
+            yield self._sprung(trap)
         finally:
             for wire in armed:
                 wire.disarm(trap)
+
+    def _sprung(self, trap: Trap) -> bool:
+        end = time.monotonic() + MOMENT_SECONDS
+        while not trap.wait(BAIT_SECONDS):
+            if time.monotonic() > end:
+                return False
+            self.bait()
+        return True
+
+    # -- whether a check means anything now
+
+    def store_well(self, unit: str, since: float) -> bool:
+        """Return whether nothing was done to the store, or to a unit's way to it, since then."""
+        wire = self.world.wire(unit, "store")
+        if not wire.at_ease or wire.troubled_at > since or wire.traps:
+            return False
+        doings = ("store", "several-kill")
+        lately = [
+            e for e in list(self.timeline.entries) if e.at >= since and e.event in ("fault", "fault.over")
+        ]
+        return not any(entry.text.startswith(doings) for entry in lately) and not self._open_store_fault()
+
+    def _open_store_fault(self) -> bool:
+        begun = over = 0
+        for entry in list(self.timeline.entries):
+            if entry.text.startswith(("store", "several-kill")):
+                begun += entry.event == "fault"
+                over += entry.event == "fault.over"
+        return begun > over
+
+    def leases_of(self, brain: str) -> list[str]:
+        """Return the scans that a BRAIN holds by the store."""
+        query = {"report_generated": "In Progress"}
+        try:
+            with direct_client(self.world.direct_uri) as client:
+                found = list(client.get_default_database()["brain_scans"].find(query, {"lease": 1}))
+        except PyMongoError:
+            return []
+        return [
+            scan["_id"]
+            for scan in found
+            if (scan.get("lease") or {}).get("owner", "").startswith(f"{brain}.")
+        ]
+
+
+def direct_client(uri: str) -> MongoClient[dict[str, Any]]:
+    """Return a client of the harness's own, past every proxy."""
+    return MongoClient(
+        f"{uri}?directConnection=true",
+        serverSelectionTimeoutMS=20_000,
+        socketTimeoutMS=20_000,
+        tz_aware=True,
+    )
 
 
 def command(name: str, collection: str, done: bool | None = None) -> Callable[[Frame], bool]:

@@ -4,10 +4,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 
-from tests.daemons import runs
 from tests.faults.frames import Frame
 from tests.faults.inject_base import MOMENT_SECONDS, Faults, command, verb
 from tests.faults.plan import PlannedFault
@@ -81,30 +80,11 @@ class SignalFaults(Faults):
         wires = self._to_store(fault.target)
         return self._kill_at(fault, wires, UP, command("update", "brain_scans", True), "answer")
 
-    @contextmanager
-    def _at_work(self, brain: str) -> Iterator[int]:
-        """Hold a worker of a BRAIN at its analysis; yields its process id, or 0 when none came."""
-        hold = self.world.signals / f"hold.{brain}"
-        hold.touch()
-        try:
-            end = time.monotonic() + MOMENT_SECONDS
-            pid = 0
-            while not pid and time.monotonic() < end:
-                found = [int(p.suffix[1:]) for p in self.world.signals.glob(f"running.{brain}.*")]
-                pid = next((number for number in found if runs(number)), 0)
-                time.sleep(0.02)
-            yield pid
-        finally:
-            hold.unlink(missing_ok=True)
-            for left in self.world.signals.glob(f"running.{brain}.*"):
-                if not runs(int(left.suffix[1:])):
-                    left.unlink(missing_ok=True)
-
     def do_brain_kill_analysing(self, fault: PlannedFault) -> bool:
         """A worker is at its analysis."""
         if self.world.options.full:
             return self._kill_when_claimed(fault)
-        with self._at_work(fault.target) as pid:
+        with self.at_work(fault.target) as pid:
             return bool(pid) and self.kill(self.unit(fault.target), fault.params["down"])
 
     def _kill_when_claimed(self, fault: PlannedFault) -> bool:
@@ -130,7 +110,7 @@ class SignalFaults(Faults):
         """The worker itself."""
         if self.world.options.full:
             return "only the stand-in analysis tells its worker"
-        with self._at_work(fault.target) as pid:
+        with self.at_work(fault.target) as pid:
             if not pid:
                 return False
             with suppress(ProcessLookupError):
@@ -244,20 +224,11 @@ class SignalFaults(Faults):
 
     def _check_given_back(self, unit: Unit, began: float) -> None:
         """See that a BRAIN that ended in order left no lease behind, where its store was well."""
-        wire = self.world.wire(unit.name, "store")
-        if not wire.at_ease or wire.troubled_at > began - 4 or not self.store_well(began - 6):
+        if not self.store_well(unit.name, began - 6):
             return
         left = self.leases_of(unit.name)
         if left:
             self.timeline.problem(unit.name, f"SIGTERM: its leases were left: {', '.join(left)}")
-
-    def store_well(self, since: float) -> bool:
-        """Return whether nothing was done to the store since then."""
-        raise NotImplementedError
-
-    def leases_of(self, brain: str) -> list[str]:
-        """Return the scans that a BRAIN holds by the store."""
-        raise NotImplementedError
 
     # -- SIGSTOP
 
@@ -274,7 +245,7 @@ class SignalFaults(Faults):
         """While a worker is at its analysis, which then ends while the BRAIN is frozen."""
         if self.world.options.full:
             return self._wait_fetched(self.unit(fault.target)) and self._freeze(fault)
-        with self._at_work(fault.target) as pid:
+        with self.at_work(fault.target) as pid:
             if not pid:
                 return False
             with self.unit(fault.target).frozen() as frozen:

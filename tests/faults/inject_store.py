@@ -4,28 +4,19 @@ import errno
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from tests.faults.inject_base import Faults
+from tests.faults.inject_base import Faults, direct_client
 from tests.faults.plan import PlannedFault
+from tests.faults.world import LEASE
 
 _COMMANDS = ["find", "insert", "update", "delete"]
 _WRITES = ["insert", "update", "delete"]
 _DROPPED = ("brain_scans", "report_generated_1_priority_-1_received_at_1")
 HOUR = 3600.0
-
-
-def direct_client(uri: str) -> MongoClient[dict[str, Any]]:
-    """Return a client of the harness's own, past every proxy."""
-    return MongoClient(
-        f"{uri}?directConnection=true",
-        serverSelectionTimeoutMS=20_000,
-        socketTimeoutMS=20_000,
-        tz_aware=True,
-    )
 
 
 class StoreFaults(Faults):
@@ -104,11 +95,39 @@ class StoreFaults(Faults):
             return self.kill(unit, fault.params["down"])
 
     def _shift(self, fault: PlannedFault, seconds: float) -> bool:
-        clock = self.world.clock_file(fault.target)
-        clock.write_text(str(seconds))
-        time.sleep(fault.params["seconds"])
-        clock.write_text("0")
-        return True
+        """Move the clock for longer than a lease while a worker is at an analysis: its BRAIN must keep the lease."""
+        with self.world.one_at_a_time["clock"]:
+            clock = self.world.clock_file(fault.target)
+            hit = True
+            if self.world.options.full:
+                clock.write_text(str(seconds))
+            else:
+                hit = self._shift_at_work(fault.target, clock, seconds)
+            time.sleep(fault.params["seconds"])
+            clock.write_text("0")
+        return hit
+
+    def _shift_at_work(self, brain: str, clock: Path, seconds: float) -> bool:
+        unit = self.unit(brain)
+        with self.at_work(brain) as pid:
+            began, life = time.time(), unit.pid
+            scan = self.scan_at(pid) if pid else ""
+            clock.write_text(str(seconds))
+            time.sleep(LEASE + 1)
+            if scan and unit.pid == life and self.store_well(brain, began - 6):
+                self._check_kept(brain, scan)
+        return bool(pid)
+
+    def _check_kept(self, brain: str, scan_id: str) -> None:
+        """See that a scan is still leased to the BRAIN that works on it."""
+        try:
+            with direct_client(self.world.direct_uri) as client:
+                scan = client.get_default_database()["brain_scans"].find_one({"_id": scan_id}, {"lease": 1})
+        except PyMongoError:
+            return
+        owner = ((scan or {}).get("lease") or {}).get("owner", "nobody")
+        if not owner.startswith(f"{brain}."):
+            self.timeline.problem(brain, f"lost the lease of {scan_id} to {owner} when its clock jumped")
 
     def do_clock_forward(self, fault: PlannedFault) -> bool:
         """An hour ahead."""
@@ -117,35 +136,3 @@ class StoreFaults(Faults):
     def do_clock_back(self, fault: PlannedFault) -> bool:
         """An hour back."""
         return self._shift(fault, -HOUR)
-
-    # -- for the checks of a stop
-
-    def store_well(self, since: float) -> bool:
-        """Return whether nothing was done to the store since then."""
-        doings = ("store", "several-kill")
-        lately = [
-            e for e in list(self.timeline.entries) if e.at >= since and e.event in ("fault", "fault.over")
-        ]
-        return not any(entry.text.startswith(doings) for entry in lately) and not self._open_store_fault()
-
-    def _open_store_fault(self) -> bool:
-        begun = over = 0
-        for entry in list(self.timeline.entries):
-            if entry.text.startswith(("store", "several-kill")):
-                begun += entry.event == "fault"
-                over += entry.event == "fault.over"
-        return begun > over
-
-    def leases_of(self, brain: str) -> list[str]:
-        """Return the scans that a BRAIN holds by the store."""
-        query = {"report_generated": "In Progress"}
-        try:
-            with direct_client(self.world.direct_uri) as client:
-                found = list(client.get_default_database()["brain_scans"].find(query, {"lease": 1}))
-        except PyMongoError:
-            return []
-        return [
-            scan["_id"]
-            for scan in found
-            if (scan.get("lease") or {}).get("owner", "").startswith(f"{brain}.")
-        ]

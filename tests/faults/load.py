@@ -73,6 +73,11 @@ class Load:
             self._extra += 1
             return 10_000 + self._extra
 
+    def bait(self) -> None:
+        """Put one more scan into every node's folder."""
+        for node in self.world.layout.names("pacs"):
+            self.drop(PlannedScan(self.number(), 0.0, node))
+
     # -- faults of the input
 
     def poison(self, node: str, kind: str) -> None:

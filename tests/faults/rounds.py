@@ -100,6 +100,9 @@ class Round:
                 wire.heal()
         for left in self.world.signals.glob("hold.*"):
             left.unlink(missing_ok=True)
+        for unit in self.world.units.values():
+            if not unit.alive():
+                unit.start()
 
     def _look_for_deaths(self) -> None:
         """A unit that ended though nobody ended it is a problem, and is started again."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.daemons import ROOT
 from tests.faults import reader, verify
 from tests.faults.fullscans import FullScans
-from tests.faults.inject_store import direct_client
+from tests.faults.inject_base import direct_client
 from tests.faults.load import small_scan
 from tests.faults.plan import Plan
 from tests.faults.rounds import Result, Round, stray_processes
