@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.faults import document
 from tests.faults.kinds import KINDS
 from tests.faults.plan import Layout, Plan, make_plan
 from tests.faults.rounds import Result
@@ -34,6 +35,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", help="draw only these kinds of faults, with commas between")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"for everything written [{FOLDER}]")
     parser.add_argument("--list", action="store_true", help="list the kinds of faults, and end")
+    parser.add_argument("--seconds", type=float, help="begin no further round after so many seconds")
+    parser.add_argument(
+        "--document", action="store_true", help="write docs/reliability.md from the results, and end"
+    )
     options = parser.parse_args(arguments)
     unknown = set((options.kinds or "").split(",")) - set(KINDS) - {""}
     if unknown:
@@ -69,6 +74,10 @@ def main(arguments: list[str]) -> int:
         for kind in KINDS.values():
             print(f"{kind.name:<26} {kind.group:<8} {kind.how}")
         return 0
+    if options.document:
+        count = document.write(options.folder)
+        print(f"{document.PAGE}: the tables of {count} runs")
+        return 0
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1, 1_000_000)
     plans = plans_of(options)
@@ -77,7 +86,7 @@ def main(arguments: list[str]) -> int:
     print(_HEAD, flush=True)
     began = time.time()
     options.folder.mkdir(parents=True, exist_ok=True)
-    run = Run(options.folder, plans, options.full, options.world, show_round, show_world)
+    run = Run(options.folder, plans, options.full, options.world, options.seconds, show_round, show_world)
     good = False
     try:
         good = run.go()

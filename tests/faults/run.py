@@ -31,20 +31,26 @@ class Run:
     plans: list[Plan]
     full: bool = False
     world_rounds: int = 10
+    seconds: float | None = None
+    """After which no round is begun."""
     on_round: Callable[[Result], None] = lambda _: None
     on_world: Callable[[list[Problem]], None] = lambda _: None
     results: list[Result] = field(default_factory=list)
     world_problems: list[Problem] = field(default_factory=list)
     worlds: int = 0
+    _began: float = field(default_factory=time.monotonic)
 
     def go(self) -> bool:
         """Run everything; return whether nothing was wrong. Ends with the first round or world that is not."""
         plans = list(self.plans)
-        while plans:
+        while plans and not self._late():
             batch, plans = plans[: self.world_rounds], plans[self.world_rounds :]
             if not self._one_world(batch):
                 return False
         return True
+
+    def _late(self) -> bool:
+        return self.seconds is not None and time.monotonic() - self._began > self.seconds
 
     def _one_world(self, plans: list[Plan]) -> bool:
         self.worlds += 1
@@ -71,6 +77,8 @@ class Run:
             db = client.get_default_database()
             indexes = reader.indexes(db)
             for plan in plans:
+                if self._late():
+                    break
                 one = Round(world, plan, known, make)
                 result = one.run(db, indexes)
                 self.results.append(result)
