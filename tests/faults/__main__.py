@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tests.faults import document
-from tests.faults.kinds import KINDS
+from tests.faults.kinds import KINDS, NOT_FULL
 from tests.faults.plan import Layout, Plan, make_plan
 from tests.faults.rounds import Result
 from tests.faults.run import Run
@@ -18,6 +18,9 @@ FOLDER = Path(".fr/faults")
 
 _SCANS, _FAULTS = 100, 12
 _FULL_SCANS, _FULL_FAULTS = 3, 6
+
+_SHOWN = 40
+"""Problems that are printed; all are written."""
 
 _HEAD = "    seed  scans  done poison faults  late  rest s      s  result"
 
@@ -56,15 +59,64 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
     faults = options.faults if options.faults is not None else (_FULL_FAULTS if options.full else _FAULTS)
     kinds = options.kinds.split(",") if options.kinds else None
     if options.full and kinds is None:
-        kinds = [
-            name
-            for name in KINDS
-            if name
-            not in ("worker-kill", "scan-crashes", "scan-hangs", "scan-eats-memory", "scan-other-bytes")
-        ]
+        kinds = [name for name in KINDS if name not in NOT_FULL]
     layout = Layout(hubs=1, brains=2, nodes=2) if options.full else Layout()
     seeds = range(options.seed, options.seed + options.rounds)
     return [make_plan(seed, scans=scans, faults=faults, layout=layout, kinds=kinds) for seed in seeds]
+
+
+def again(options: argparse.Namespace, seed: int, rounds: int) -> str:
+    """Return the command that does the same: a run, or one round of it."""
+    given = [
+        f"--{name} {value}" for name in ("scans", "faults", "kinds") if (value := getattr(options, name))
+    ]
+    words = ["make faults", f"ROUNDS={rounds}", f"SEED={seed}", *(["FULL=1"] if options.full else [])]
+    return " ".join(words) + (f' ARGS="{" ".join(given)}"' if given else "")
+
+
+class Screen:
+    """Prints a row for each round, and of a bad one why and how to see it again."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+
+    def begin(self, plans: list[Plan]) -> None:
+        """Print the seed and the head of the table."""
+        command = again(self._options, plans[0].seed, len(plans))
+        print(f"seed {plans[0].seed}, {len(plans)} rounds; the same again: {command}\n{_HEAD}", flush=True)
+
+    def round(self, result: Result) -> None:
+        """Print a row."""
+        verdict = "ok" if not result.problems else f"{len(result.problems)} PROBLEMS"
+        print(
+            f"{result.plan.seed:>8} {result.scans:>6} {result.done:>5} {result.failed:>6} {result.injected:>6} "
+            f"{result.late:>5} {result.settled:>7.1f} {result.seconds:>6.1f}  {verdict}",
+            flush=True,
+        )
+        self._problems(result.problems)
+        if result.problems:
+            self._bad_round(result)
+
+    def _bad_round(self, result: Result) -> None:
+        folder = self._options.folder / f"round-{result.plan.seed}"
+        print(f"  seed {result.plan.seed}; plan, timeline and problems: {folder}")
+        print(f"  again: {again(self._options, result.plan.seed, 1)}")
+        print("  what was done, in seconds from the beginning of the round:", flush=True)
+        for line in (folder / "timeline.txt").read_text(encoding="utf-8").splitlines():
+            if line[10:].startswith("harness ") or "PROBLEM" in line:
+                print(f"  {line}")
+
+    def world(self, problems: list[Problem]) -> None:
+        """Print what was wrong at the end of a world."""
+        if problems:
+            print("  when everything was stopped:", flush=True)
+        self._problems(problems)
+
+    def _problems(self, problems: list[Problem]) -> None:
+        for problem in problems[:_SHOWN]:
+            print(f"  {problem}", flush=True)
+        if len(problems) > _SHOWN:
+            print(f"  and {len(problems) - _SHOWN} more", flush=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -80,60 +132,27 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1, 1_000_000)
-    plans = plans_of(options)
-    again = f"make faults ROUNDS={len(plans)} SEED={plans[0].seed}{' FULL=1' if options.full else ''}"
-    print(f"seed {plans[0].seed}: {len(plans)} rounds; the same again: {again}", flush=True)
-    print(_HEAD, flush=True)
-    began = time.time()
+    return run(options, plans_of(options))
+
+
+def run(options: argparse.Namespace, plans: list[Plan]) -> int:
+    """Run the plans; print and write what came of it."""
+    began, screen = time.time(), Screen(options)
+    screen.begin(plans)
     options.folder.mkdir(parents=True, exist_ok=True)
-    run = Run(options.folder, plans, options.full, options.world, options.seconds, show_round, show_world)
+    running = Run(
+        options.folder, plans, options.full, options.world, options.seconds, screen.round, screen.world
+    )
     good = False
     try:
-        good = run.go()
+        good = running.go()
     except KeyboardInterrupt:
         print("interrupted", flush=True)
     finally:
-        tally = Tally.of(run, began)
+        tally = Tally.of(running, began, again(options, plans[0].seed, len(plans)))
         path = tally.write(options.folder)
-        print(tally.text())
-        print(f"written to {path}", flush=True)
+        print(f"\n{tally.text()}\nwritten to {path}", flush=True)
     return 0 if good else 1
-
-
-def show_round(result: Result) -> None:
-    """Print a row, and of a bad round why and how to see it again."""
-    verdict = "ok" if not result.problems else f"{len(result.problems)} PROBLEMS"
-    print(
-        f"{result.plan.seed:>8} {result.scans:>6} {result.done:>5} {result.failed:>6} {result.injected:>6} "
-        f"{result.late:>5} {result.settled:>7.1f} {result.seconds:>6.1f}  {verdict}",
-        flush=True,
-    )
-    show_problems(result.problems)
-    if result.problems:
-        folder = FOLDER / f"round-{result.plan.seed}"
-        print(
-            f"  plan and timeline: {folder}; again: make faults ROUNDS=1 SEED={result.plan.seed}", flush=True
-        )
-        for line in (
-            (folder / "timeline.txt").read_text(encoding="utf-8").splitlines() if folder.is_dir() else []
-        ):
-            if line[10:].startswith("harness ") or "PROBLEM" in line:
-                print(f"  {line}")
-
-
-def show_world(problems: list[Problem]) -> None:
-    """Print what was wrong at the end of a world."""
-    if problems:
-        print("  at the end of everything:", flush=True)
-    show_problems(problems)
-
-
-def show_problems(problems: list[Problem]) -> None:
-    """Print problems."""
-    for problem in problems[:40]:
-        print(f"  {problem}", flush=True)
-    if len(problems) > 40:
-        print(f"  and {len(problems) - 40} more", flush=True)
 
 
 if __name__ == "__main__":

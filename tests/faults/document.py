@@ -44,7 +44,8 @@ def results(tallies: Sequence[Tally]) -> str:
 
 
 _HEAD = (
-    "| runs | rounds | faults | scans | acknowledged | lost | doubled | stuck | wrong bytes | orphans | left over | other |"
+    "| runs | rounds | faults | scans | acknowledged | lost | doubled | stuck | wrong bytes | orphans | left over |"
+    " other |"
     " delivered | poison `Failed` | others `Failed` | late finishers refused | longest rest |",
     "| --- |" + " ---: |" * 16,
 )

@@ -122,14 +122,7 @@ _ALL = (
 
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
 
-NEEDS_STAND_IN = frozenset(
-    (
-        "brain-kill-analysing",
-        "worker-kill",
-        "brain-freeze",
-        "scan-crashes",
-        "scan-hangs",
-        "scan-eats-memory",
-    )
+NOT_FULL = frozenset(
+    ("worker-kill", "scan-crashes", "scan-hangs", "scan-eats-memory", "scan-other-bytes", "store-full")
 )
-"""Those that ask the stand-in analysis for something; with the default analysis some are done another way, or not."""
+"""Those that ask something of the stand-in analysis, or send what no analysis of heads can take."""

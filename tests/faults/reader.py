@@ -8,7 +8,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,7 +111,8 @@ def take(db: Any, ids: set[str], known: set[str], nodes: Mapping[str, Path]) -> 
         known: those of earlier rounds.
         nodes: the reports folder of each node.
     """
-    snapshot = Snapshot(patiently(lambda: db.client.admin.command("hello"))["localTime"])
+    hello = patiently(lambda: db.client.admin.command("hello"))
+    snapshot = Snapshot(hello["localTime"].replace(tzinfo=UTC))
     snapshot.scans = {scan["_id"]: scan for scan in by_ids(db[SCANS], ids)}
     snapshot.reports = by_ids(db[REPORTS], ids, "scan_id")
     query = {"report_generated": "In Progress"}

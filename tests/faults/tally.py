@@ -51,13 +51,11 @@ class Tally:
         return sum(kind.injected for kind in self.kinds.values())
 
     @classmethod
-    def of(cls, run: Run, began: float) -> "Tally":
+    def of(cls, run: Run, began: float, command: str) -> "Tally":
         """Count a run."""
-        seed = run.plans[0].seed
-        full = " FULL=1" if run.full else ""
         tally = cls(
-            f"make faults ROUNDS={len(run.plans)} SEED={seed}{full}",
-            seed,
+            command,
+            run.plans[0].seed,
             len(run.results),
             run.full,
             time.strftime("%Y-%m-%d %H:%M", time.gmtime(began)),
