@@ -49,6 +49,8 @@ _KILL_AT = 0.85
 _LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 _LOCKED = "resource busy"
 _PORT_TAKEN = "address already in use"
+# Such as after a write to a full disk: from then on it answers hello and nothing else, for good.
+_PANIC = "WT_PANIC"
 _CHILD_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
 
 
@@ -98,6 +100,8 @@ class ServerProcess(ProcessProtocol):
         self._on_end = on_end
         self._parts = {1: b"", 2: b""}
         self.last_lines: deque[str] = deque(maxlen=40)
+        self.has_failed = False
+        """It was ended because its storage had failed."""
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """Split what the server writes into lines; one without an end is cut at 64 KiB."""
@@ -235,6 +239,13 @@ class EmbeddedStoreService(Service):
 
     def _heard(self, child: ServerProcess, line: str) -> None:
         self._log.debug("server: {line}", line=line, event="store.output")
+        if _PANIC in line and child is self._child and not child.has_failed:
+            child.has_failed = True
+            self._log.error(
+                "the embedded server's storage has failed (is the disk full?): it is ended, to be started again",
+                event="store.failed",
+            )
+            self._signal(SIGKILL)
         found = _LISTENING.search(line)
         if found is not None and child is self._child and self._ready_at is None and self.running:
             # A restart must keep the port: units know it.

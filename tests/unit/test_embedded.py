@@ -246,6 +246,17 @@ class CrashTests(ServiceTestCase):
         self.reactor.advance(0.1)
         self.assertEqual(len(self.reactor.processes), 2)
 
+    def test_panic(self) -> None:
+        """A server whose storage has failed, which answers hello and nothing else, is ended once and started again."""
+        self.process.say("_wiredtiger.WiredTigerError: WT_PANIC: WiredTiger library panic")
+        self.process.say("_wiredtiger.WiredTigerError: WT_PANIC: WiredTiger library panic")
+        self.assertEqual(self.process.signals, [SIGKILL])
+        self.process.end(None, SIGKILL)
+        self.reactor.advance(0.1)
+        self.assertEqual(len(self.reactor.processes), 2)
+        self.process.say("_wiredtiger.WiredTigerError: WT_PANIC: WiredTiger library panic")
+        self.assertEqual(self.process.signals, [SIGKILL])
+
     def test_lateLines(self) -> None:
         """Lines without an end are cut, and what is no text does no harm."""
         self.process.protocol.childDataReceived(1, b"\xff" * 200_000)
