@@ -1,6 +1,7 @@
 """The store's own errors, its disk, its indexes; and one BRAIN's clock."""
 
 import errno
+import math
 import os
 import time
 from contextlib import suppress
@@ -77,9 +78,11 @@ class StoreFaults(Faults):
                         break
             free = os.statvfs(self.world.store_folder).f_bavail
             self.note("disk", f"the store's disk is full: {free} blocks free")
+            self.world.full_at = math.inf
             time.sleep(max(2.0, fault.params["seconds"]))
         finally:
             ballast.unlink(missing_ok=True)
+            self.world.full_at = time.time()
         return True
 
     def do_store_index_missing(self, fault: PlannedFault) -> bool:

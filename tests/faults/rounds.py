@@ -14,6 +14,7 @@ from tests.faults.inject import Injector
 from tests.faults.load import Load, MakeScan, small_scan
 from tests.faults.plan import Plan
 from tests.faults.timeline import Done, Timeline, dump, write
+from tests.faults.units import Unit
 from tests.faults.verify import LEFT, OTHER, STUCK, Problem
 from tests.faults.world import World
 
@@ -22,6 +23,9 @@ REST_SECONDS_FULL = 900.0
 
 _FINAL = ("Done", "Failed")
 _LEAVING_SECONDS = 10.0
+_RESTART_SECONDS = 0.5
+_FULL_SECONDS = 10.0
+"""How long after the store's disk was last seen full a start may have failed of it."""
 
 
 @dataclass
@@ -111,11 +115,17 @@ class Round:
                 try:
                     code = unit.ended()
                     if code is not None:
-                        self._problem(OTHER, unit.name, f"ended by itself with status {code}")
-                        self.timeline.note(unit.name, "ended", f"status {code}")
-                        unit.start()
+                        self._died(unit, code)
                 finally:
                     unit.lock.release()
+
+    def _died(self, unit: Unit, code: int) -> None:
+        self.timeline.note(unit.name, "ended", f"status {code}")
+        # Fr-STORE says so and ends when it is started on a full disk; whoever started it starts it again.
+        if unit.name != "store" or time.time() - self.world.full_at > _FULL_SECONDS:
+            self._problem(OTHER, unit.name, f"ended by itself with status {code}")
+        time.sleep(_RESTART_SECONDS)
+        unit.start()
 
     # -- coming to rest
 

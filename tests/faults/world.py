@@ -59,6 +59,8 @@ class World:
         self.units: dict[str, Unit] = {}
         self.one_at_a_time: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         """Locks for what two faults must not do at once."""
+        self.full_at = 0.0
+        """When the store's disk was last full."""
         self._mounted = False
         self._ports = self._give_ports()
         self.direct_uri = self._direct_uri()
