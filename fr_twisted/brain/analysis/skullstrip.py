@@ -4,12 +4,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from fr_twisted.brain.analysis.nets import runtime
 from fr_twisted.brain.analysis.template import DATA
 from fr_twisted.brain.analysis.volume import Array, Mask, bounding_box, largest_component, ndimage
-
-runtime: Any = onnxruntime
 
 BOX_GRID = 128
 """Voxels a side at which the first net looks at the whole field (as published)."""
