@@ -10,9 +10,9 @@ from pymongo.errors import PyMongoError
 
 from tests.daemons import runs
 from tests.faults.frames import Frame
-from tests.faults.proxy import Trap, Wire
 from tests.faults.timeline import Timeline
 from tests.faults.units import Unit
+from tests.faults.wire import Trap, Wire
 from tests.faults.world import World
 
 BAIT_SECONDS = 3.5

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.faults.inject_base import MOMENT_SECONDS, Faults
 from tests.faults.plan import PlannedFault
-from tests.faults.proxy import Wire
+from tests.faults.wire import Wire
 
 _STRANGERS = {
     "up": b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",

@@ -10,8 +10,8 @@ from contextlib import ExitStack, suppress
 from tests.faults.frames import Frame
 from tests.faults.inject_base import MOMENT_SECONDS, Faults, command, verb
 from tests.faults.plan import PlannedFault
-from tests.faults.proxy import DOWN, UP, Wire
 from tests.faults.units import STOP_TIMEOUT, Unit
+from tests.faults.wire import DOWN, UP, Wire
 
 _CHUNK = "brain_chunks"
 _LATE = 1.5

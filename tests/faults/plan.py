@@ -115,7 +115,8 @@ def make_plan(
     draw = random.Random(f"fr-faults-{seed}")
     layout = layout or Layout()
     allowed = [KINDS[name] for name in kinds] if kinds is not None else list(KINDS.values())
-    chosen = _choose(draw, [k for k in allowed if k.group == INPUT], min(INPUTS, faults))
+    inputs = [kind for kind in allowed if kind.group == INPUT]
+    chosen = _choose(draw, inputs, min(INPUTS, faults, len(inputs)))
     chosen += _choose(draw, [k for k in allowed if k.group != INPUT], faults - len(chosen))
     planned = []
     for kind in chosen:

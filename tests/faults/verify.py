@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.proxy import Sighting
 from tests.faults.reader import Snapshot
 from tests.faults.scans import Expected
+from tests.faults.wire import Sighting
 
 LOST, DOUBLED, STUCK, BYTES, ORPHAN, LEFT, OTHER = (
     "lost",

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.plan import Layout
-from tests.faults.proxy import Network, Wire
+from tests.faults.proxy import Network
 from tests.faults.standin import FOLDER
 from tests.faults.units import STOP_TIMEOUT, Unit, free_ports
+from tests.faults.wire import Wire
 
 START_SECONDS = 90.0
 GIVEN = "FR_TEST_MONGO_URI"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.daemons import ROOT
 
 SEED = 11
-SECONDS = 60
+SECONDS = 45
 """After which no round is begun; the last one takes some twenty more, and then all is stopped and looked at."""
 
 HARD_LIMIT = 240

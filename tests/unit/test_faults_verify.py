@@ -9,7 +9,6 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.faults.proxy import Sighting
 from tests.faults.reader import OnDisk, Payload, Snapshot
 from tests.faults.scans import Expected
 from tests.faults.verify import (
@@ -25,6 +24,7 @@ from tests.faults.verify import (
     check_cleaned,
     check_resumes,
 )
+from tests.faults.wire import Sighting
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 SHA, REPORT_SHA = "a" * 64, "b" * 64
