@@ -65,10 +65,11 @@ class Connection:
         self.writers: dict[str, asyncio.StreamWriter] = {DOWN: writer}
         self.free = asyncio.Event()
         self.free.set()
-        self.since = time.time()
+        self.aborted = False
 
     def abort(self) -> None:
         """Reset both ends."""
+        self.aborted = True
         self.free.set()
         for writer in self.writers.values():
             _reset(writer)
@@ -245,6 +246,8 @@ class Wire:
         while True:
             await self._gates[direction].wait()
             data = await reader.read(_READ)
+            if connection.aborted:
+                return
             if not data:
                 break
             for frame in splitter.feed(data):
