@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -137,6 +138,7 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace, plans: list[Plan]) -> int:
     """Run the plans; print and write what came of it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing that we started is to stay
     began, screen = time.time(), Screen(options)
     screen.begin(plans)
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -182,7 +182,7 @@ class SignalFaults(Faults):
             return "the store is not ours"
         unit = self.unit(fault.target)
         with unit.lock:
-            if not unit.is_ready():
+            if not self._becomes_ready(unit):
                 return False
             began = time.time()
             open_before = self._greeted(fault.target)
@@ -197,6 +197,14 @@ class SignalFaults(Faults):
         return True
 
     do_hub_term = do_brain_term = do_pacs_term = do_store_term = _term
+
+    def _becomes_ready(self, unit: Unit) -> bool:
+        end = time.monotonic() + MOMENT_SECONDS
+        while not unit.is_ready():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
 
     def _greeted(self, name: str) -> list[tuple[Wire, int]]:
         """Return the connections of a unit whose wires are at ease and on which both have said HELLO."""
