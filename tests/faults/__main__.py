@@ -18,7 +18,7 @@ from tests.faults.verify import Problem
 FOLDER = Path(".fr/faults")
 
 _SCANS, _FAULTS = 100, 12
-_FULL_SCANS, _FULL_FAULTS = 3, 6
+_FULL_SCANS, _FULL_FAULTS = 2, 6
 
 _SHOWN = 40
 """Problems that are printed; all are written."""

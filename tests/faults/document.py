@@ -74,8 +74,11 @@ _WRONG = ("lost", "doubled", "stuck", "bytes", "orphan", "left", "other")
 
 
 def _reproduce(tallies: Sequence[Tally]) -> str:
-    rows = ["| again by | begun (UTC) | took | machine |", "| --- | --- | ---: | --- |"]
-    rows += [f"| `{t.command}` | {t.began} | {t.seconds / 60:.0f} min | {t.machine} |" for t in tallies]
+    rows = ["| again by | rounds | begun (UTC) | took | machine |", "| --- | ---: | --- | ---: | --- |"]
+    rows += [
+        f"| `{t.command}` | {t.rounds} | {t.began} | {t.seconds / 60:.0f} min | {t.machine} |"
+        for t in tallies
+    ]
     return "\n".join(rows)
 
 

@@ -15,9 +15,13 @@ from tests.faults.units import Unit
 from tests.faults.wire import Trap, Wire
 from tests.faults.world import World
 
-BAIT_SECONDS = 3.5
 MOMENT_SECONDS = 14.0
-"""How long the moment that a fault is meant for is waited for."""
+"""How long the moment that a fault is meant for is waited for; with the default analysis so many times longer:"""
+
+PATIENCE_FULL = 3
+
+BAIT_SECONDS = 3.5
+"""After which a scan is sent for it."""
 
 
 class Faults:
@@ -25,6 +29,8 @@ class Faults:
 
     def __init__(self, world: World, timeline: Timeline) -> None:
         self.world, self.timeline = world, timeline
+        patience = PATIENCE_FULL if world.options.full else 1
+        self.moment_seconds, self.bait_seconds = patience * MOMENT_SECONDS, patience * BAIT_SECONDS
 
     def bait(self) -> None:
         """Send a scan from every node: a moment is waited for that needs one."""
@@ -60,12 +66,12 @@ class Faults:
         with self.world.one_at_a_time[hold.name]:
             hold.touch()
             try:
-                end = time.monotonic() + MOMENT_SECONDS
-                bait_at, pid = time.monotonic() + BAIT_SECONDS, 0
+                end = time.monotonic() + self.moment_seconds
+                bait_at, pid = time.monotonic() + self.bait_seconds, 0
                 while not pid and time.monotonic() < end:
                     if time.monotonic() > bait_at:
                         self.bait()
-                        bait_at += BAIT_SECONDS
+                        bait_at += self.bait_seconds
                     found = [int(path.suffix[1:]) for path in self.world.signals.glob(f"running.{brain}.*")]
                     pid = next((number for number in found if runs(number)), 0)
                     time.sleep(0.02)
@@ -97,8 +103,8 @@ class Faults:
                 wire.disarm(trap)
 
     def _sprung(self, trap: Trap) -> bool:
-        end = time.monotonic() + MOMENT_SECONDS
-        while not trap.wait(BAIT_SECONDS):
+        end = time.monotonic() + self.moment_seconds
+        while not trap.wait(self.bait_seconds):
             if time.monotonic() > end:
                 return False
             self.bait()

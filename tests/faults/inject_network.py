@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from tests.faults.inject_base import MOMENT_SECONDS, Faults
+from tests.faults.inject_base import Faults
 from tests.faults.plan import PlannedFault
 from tests.faults.wire import Wire
 
@@ -55,6 +55,6 @@ class NetworkFaults(Faults):
         """In the middle of a frame."""
         wire = self.world.network.wires[fault.target]
         torn = wire.tear(fault.params["direction"])
-        hit = torn.wait(MOMENT_SECONDS)
+        hit = torn.wait(self.moment_seconds)
         wire.heal()
         return hit

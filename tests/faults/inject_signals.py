@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from tests.faults.frames import Frame
-from tests.faults.inject_base import MOMENT_SECONDS, Faults, command, verb
+from tests.faults.inject_base import Faults, command, verb
 from tests.faults.plan import PlannedFault
 from tests.faults.units import STOP_TIMEOUT, Unit
 from tests.faults.wire import DOWN, UP, Wire
@@ -96,7 +96,7 @@ class SignalFaults(Faults):
 
     def _wait_fetched(self, unit: Unit) -> bool:
         seen = unit.log.stat().st_size
-        end = time.monotonic() + 3 * MOMENT_SECONDS
+        end = time.monotonic() + self.moment_seconds
         while time.monotonic() < end:
             with unit.log.open("rb") as log:
                 log.seek(seen)
@@ -199,7 +199,7 @@ class SignalFaults(Faults):
     do_hub_term = do_brain_term = do_pacs_term = do_store_term = _term
 
     def _becomes_ready(self, unit: Unit) -> bool:
-        end = time.monotonic() + MOMENT_SECONDS
+        end = time.monotonic() + self.moment_seconds
         while not unit.is_ready():
             if time.monotonic() > end:
                 return False

@@ -62,8 +62,11 @@ class Network:
             for wire in self.wires.values():
                 await wire.close()
             await asyncio.sleep(0.05)
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
                 task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.sleep(0.05)  # for the sockets that were aborted to be closed
 
         self.run(close_all())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -233,6 +233,8 @@ class Wire:
         await self._gates[UP].wait()
         onward, back = await asyncio.open_connection("127.0.0.1", self.target, limit=_READ)
         connection.readers[DOWN], connection.writers[UP] = onward, back
+        if connection.aborted:  # while we dialled; the end resets this side too
+            return
         both = [asyncio.ensure_future(self._pump(connection, way)) for way in (UP, DOWN)]
         try:
             await asyncio.gather(*both)
