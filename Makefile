@@ -6,6 +6,9 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 SCANS ?= 4
+ROUNDS ?= 10
+SEED ?=
+FULL ?=
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -16,7 +19,7 @@ DATA_VENV ?= .venv-data
 DATA_TOOLS := $(DATA_VENV)/.fr-data-tools
 CODE := fr_twisted tests twisted scripts
 
-.PHONY: all demo hub brain pacs store tests coverage lint bench accuracy data clean help install
+.PHONY: all demo hub brain pacs store tests faults coverage lint bench accuracy data clean help install
 
 all: $(INSTALLED) ## everything in one terminal: sends SCANS=4 scans, stays up until Ctrl-C
 	@$(BIN)/python -m fr_twisted.ops.house --scans $(SCANS) --stay $(ARGS)
@@ -32,6 +35,9 @@ tests: $(INSTALLED) ## unit tests under trial, then everything under pytest
 	$(BIN)/python -m twisted.trial --reporter=text --temp-directory=.fr/trial tests.unit 2>&1 | tee .fr/trial.log
 	@grep -Eq '^Ran [1-9][0-9]* tests' .fr/trial.log || { echo 'trial ran no test' >&2; exit 1; }
 	$(BIN)/python -m pytest # which fails by itself when it finds no test
+
+faults: $(INSTALLED) ## ROUNDS=10 of kills, cuts and bad input under load, from SEED=n (a new one); FULL=1: whole heads
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(FULL),--full) $(ARGS)
 
 coverage: $(INSTALLED) ## line coverage of both runs, daemons included; fails under the floor in setup.cfg
 	rm -f .coverage .coverage.*

@@ -233,6 +233,14 @@ class HubSettings(_StoreAccess, Settings):
     link_window: Annotated[int, Setting("FR_LINK_WINDOW", "a whole number, 1 to 64")] = Field(
         default=4, ge=1, le=64, description="chunks of one item that may be unacknowledged"
     )
+    link_silence: Annotated[float, Setting("FR_LINK_SILENCE", "a number of seconds, at least 1")] = Field(
+        default=60.0, ge=1, description="seconds after which a peer of which nothing is heard is cut off"
+    )
+    delivery_lease: Annotated[float, Setting("FR_DELIVERY_LEASE", "a number of seconds, at least 1")] = Field(
+        default=120.0,
+        ge=1,
+        description="seconds after which a report that a HUB fell silent over is sent by another",
+    )
     # An upload that goes on says so every 60 s (fr_twisted.store.payloads.TOUCH_SECONDS): far less than this.
     upload_ttl: Annotated[float, Setting("FR_UPLOAD_TTL", "a number of seconds, at least 600")] = Field(
         default=86400.0,
@@ -339,6 +347,9 @@ class PacsSettings(Settings):
     )
     link_window: Annotated[int, Setting("FR_LINK_WINDOW", "a whole number, 1 to 64")] = Field(
         default=4, ge=1, le=64, description="chunks of one item that may be unacknowledged"
+    )
+    link_silence: Annotated[float, Setting("FR_LINK_SILENCE", "a number of seconds, at least 1")] = Field(
+        default=60.0, ge=1, description="seconds after which a peer of which nothing is heard is cut off"
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, gatherResults
@@ -29,6 +30,7 @@ from fr_twisted.brain.worker import (
     WorkerDiedError,
     WorkerProcess,
     WorkerStartError,
+    keep_sockets_in,
 )
 from fr_twisted.ops.outage import Outage
 
@@ -140,6 +142,7 @@ class AnalysisPool:
         time_limit: float,
         limits: Limits,
         max_jobs: int = 100,
+        scratch: Callable[[], Path] | None = None,
     ) -> None:
         """Make a pool; nothing is started before `start`, because twistd may fork in between.
 
@@ -150,6 +153,8 @@ class AnalysisPool:
             time_limit: seconds that one job may take.
             limits: what one worker process may take.
             max_jobs: after so many jobs a worker is replaced, so that what a library leaks is bounded.
+            scratch: tells, when the pool starts, the folder for what multiprocessing leaves behind at a sudden end;
+                None: the system's, as multiprocessing itself does. For a process that has one pool in its life.
         """
         self.slots = slots
         self.time_limit = time_limit
@@ -158,6 +163,7 @@ class AnalysisPool:
         self._analysis = analysis
         self._limits = limits
         self._max_jobs = max_jobs
+        self._scratch = scratch
         self._workers: set[WorkerProcess] = set()
         self._idle: DeferredQueue[ISlot] = DeferredQueue()
         self._threads: ThreadPool | None = None
@@ -167,6 +173,8 @@ class AnalysisPool:
     def start(self) -> Deferred[None]:
         """Start all workers; after a `PoolError` it may be called again."""
         self._stopped = False
+        if self._scratch is not None:
+            keep_sockets_in(self._scratch())
         self._threads = ThreadPool(minthreads=0, maxthreads=self.slots, name="fr-brain-pool")
         self._threads.start()
         return Deferred.fromCoroutine(self._start())

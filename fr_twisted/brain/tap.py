@@ -56,16 +56,18 @@ def makeService(options: SettingsOptions[BrainSettings]) -> IService:
     root = make_unit("brain", options, clock)
     store = StoreService(MongoStore.from_settings(settings, clock=clock, unit="brain"), clock)
     store.setServiceParent(root)
+    work = WorkDir(settings.work_dir, settings.node)
     pool = AnalysisPool(
         clock,
         settings.analysis,
         slots=settings.slots,
         time_limit=settings.time_limit,
         limits=Limits(memory=settings.memory_limit),
+        scratch=lambda: work.path,
     )
     rules = Rules(make_owner(settings.node), settings.analysis, settings.lease, settings.max_attempts)
     in_thread = partial(deferToThreadPool, clock, clock.getThreadPool())
-    around = Surroundings(store.store, clock, in_thread, WorkDir(settings.work_dir, settings.node))
+    around = Surroundings(store.store, clock, in_thread, work)
     BrainService(
         pool, rules, around, stop_timeout=settings.stop_timeout, store_ready=store.when_ready
     ).setServiceParent(root)

@@ -9,9 +9,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from fr_twisted.brain.jobs import PRELOAD, Job, Limits, Outcome, receive, send, serve
@@ -24,8 +26,20 @@ START_SECONDS = 120.0
 _GRACE_SECONDS = 1.0
 _DEATH_SECONDS = 10.0
 _MAX_READS = 64
+# A socket's path has at most 107 bytes; "/pymp-xxxxxxxx/listener-xxxxxxxx" has 32.
+_LONGEST_FOLDER = 107 - 32
 # multiprocessing polls all children whenever it starts one, and the exit status can be read only once.
 _CHILDREN = threading.Lock()
+
+
+def keep_sockets_in(folder: Path) -> None:
+    """Let the fork server have its socket in a new folder below ``folder``, to be removed with that by whoever made it.
+
+    Only a regular end of the interpreter removes the one that multiprocessing makes by itself, and twistd ends by a
+    signal. A path that is too long for a socket is let be. To be called before the first worker starts.
+    """
+    if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+        multiprocessing.current_process()._config["tempdir"] = tempfile.mkdtemp(prefix="pymp-", dir=folder)  # type: ignore[attr-defined]
 
 
 class WorkerDiedError(Exception):

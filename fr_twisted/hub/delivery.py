@@ -48,6 +48,7 @@ class ReportOutbox:
         owner: str,
         clock: IReactorTime,
         *,
+        lease: float = LEASE,
         jitter: Callable[[], float] = random,
     ) -> None:
         IStore(store)
@@ -56,6 +57,7 @@ class ReportOutbox:
         self.destination = destination
         self._owner = owner
         self._clock = clock
+        self._lease = lease
         self._jitter = jitter
         self._retry = backoffPolicy(1.0, MAX_RETRY, 2.0, lambda: 0.0)
         self._poll = backoffPolicy(0.1, MAX_POLL, 2.0, lambda: 0.0)
@@ -155,7 +157,7 @@ class ReportOutbox:
             while self._wanted is not None:
                 self._woken = False
                 try:
-                    report = await self._reports.take(self.destination, self._owner, LEASE)
+                    report = await self._reports.take(self.destination, self._owner, self._lease)
                     due = None if report is not None else await self._reports.next_due(self.destination)
                 except StoreError as error:
                     await self._sleep(self._outage.failed(str(error)))

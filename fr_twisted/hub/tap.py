@@ -44,6 +44,7 @@ def makeService(options: Any) -> IService:
     from fr_twisted.hub.delivery import CaretakerService, ReportOutbox
     from fr_twisted.hub.intake import ScanIntake
     from fr_twisted.hub.room import Limits, RoomService
+    from fr_twisted.link.protocol import LinkTimes
     from fr_twisted.link.receiver import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
     from fr_twisted.ops.files import connections_allowed
@@ -53,6 +54,7 @@ def makeService(options: Any) -> IService:
 
     clock: Any = reactor
     settings: HubSettings = options.settings
+    times = LinkTimes.with_silence(settings.link_silence)
     store = MongoStore.from_settings(settings, clock=clock, unit="hub")
     root = make_unit("hub", options, clock)
     opening = StoreService(store, clock)
@@ -69,6 +71,7 @@ def makeService(options: Any) -> IService:
         memory=settings.memory,
         max_item=settings.max_item,
         max_connections=connections_allowed(settings.connections),
+        times=times,
     )
     caretaker = CaretakerService(
         store,
@@ -84,8 +87,8 @@ def makeService(options: Any) -> IService:
         f"{settings.node}.{uuid4().hex[:12]}"  # two HUBs may carry one name, and a restarted one is another
     )
     for node, endpoint in settings.nodes.items():
-        outbox = ReportOutbox(store, node, owner, clock)
-        factory = ReconnectingSenderFactory(settings.node, outbox, clock, expects=node)
+        outbox = ReportOutbox(store, node, owner, clock, lease=settings.delivery_lease)
+        factory = ReconnectingSenderFactory(settings.node, outbox, clock, expects=node, times=times)
         SenderService(clientFromString(clock, endpoint), factory, settings.stop_timeout / 4).setServiceParent(
             root
         )

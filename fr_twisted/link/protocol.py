@@ -49,6 +49,17 @@ class LinkTimes:
     tick: float = 1.0
     """How often these are looked at."""
 
+    @classmethod
+    def with_silence(cls, seconds: float) -> "LinkTimes":
+        """Return the times of a link whose peers may be silent for so long; they are asked three times within it."""
+        usual = cls()
+        return cls(
+            handshake=min(usual.handshake, seconds),
+            ping=min(usual.ping, seconds / 3),
+            silence=seconds,
+            tick=min(usual.tick, seconds / 6),
+        )
+
 
 @implementer(IHandshakeListener)
 class LinkProtocol(LineReceiver):

@@ -16,6 +16,7 @@ def makeService(options: Any) -> IService:
     from twisted.internet.endpoints import clientFromString, serverFromString
 
     from fr_twisted.bundle import MAX_BUNDLE
+    from fr_twisted.link.protocol import LinkTimes
     from fr_twisted.link.receiver import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
     from fr_twisted.ops.services import ListeningService, make_unit
@@ -51,8 +52,11 @@ def makeService(options: Any) -> IService:
     acks = AckTimes(clock)
     outbox = PacsOutbox(sources, clock, acks)
     intake = ReportIntake(ReportFolder(settings.reports), clock, acks)
-    receivers = ReceiverFactory(node, intake, clock, window=settings.link_window, max_item=MAX_BUNDLE)
-    senders = ReconnectingSenderFactory(node, outbox, clock)
+    times = LinkTimes.with_silence(settings.link_silence)
+    receivers = ReceiverFactory(
+        node, intake, clock, window=settings.link_window, max_item=MAX_BUNDLE, times=times
+    )
+    senders = ReconnectingSenderFactory(node, outbox, clock, times=times)
     root = make_unit("pacs", options, clock)
     OutboxService(outbox, spool, settings.send, settings.watch).setServiceParent(root)
     ReportsService(intake).setServiceParent(root)

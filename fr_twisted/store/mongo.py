@@ -1,9 +1,11 @@
 """The store over MongoDB. Importing this module installs the reactor, as txmongo does: load it late."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Self
 from uuid import uuid4
 
+from pymongo.errors import DuplicateKeyError
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -245,7 +247,9 @@ class MongoStore:
     async def _check_writes(self) -> None:
         probe = {"_id": f"write-check.{uuid4().hex}"}
         try:
-            await self._mongo.insert("write to the store", GARBAGE, dict(probe), timeout=self._open_timeout)
+            # Its answer may be lost, and our own repeat of it find it there.
+            with suppress(DuplicateKeyError):
+                await self._mongo.insert("write to the store", GARBAGE, dict(probe), timeout=self._open_timeout)
             await self._mongo.delete("write to the store", GARBAGE, probe, timeout=self._open_timeout)
         except StoreError as error:
             raise self._unusable(error) from None

@@ -150,6 +150,16 @@ async def test_values_that_cannot_be_kept(database_uri: str) -> None:
         await bench.store.scans().complete(claim, new_report())
 
 
+async def test_opened_while_answers_are_lost(faulty_uri: str) -> None:
+    """A store whose first answers to writes are lost is opened all the same: its own trial of a write is repeated."""
+    lost = {"code": 64, "errmsg": "waiting for replication timed out"}
+    store = MongoStore(faulty_uri, clock=reactor, node="node", unit="test")
+    with fail_point(faulty_uri, {"times": 2}, failCommands=["insert", "delete"], writeConcernError=lost):
+        await store.open()
+    await store.close()
+    assert documents(faulty_uri, GARBAGE) == []
+
+
 # --- crashes half way
 
 

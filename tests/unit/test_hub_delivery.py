@@ -35,9 +35,9 @@ class DeliveryCase(SynchronousTestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
-    def make_outbox(self, owner: str, destination: str = "pacs-1") -> ReportOutbox:
+    def make_outbox(self, owner: str, destination: str = "pacs-1", lease: float = LEASE) -> ReportOutbox:
         """Return the outbox of one HUB."""
-        return ReportOutbox(self.store, destination, owner, self.clock, jitter=lambda: 0.0)
+        return ReportOutbox(self.store, destination, owner, self.clock, lease=lease, jitter=lambda: 0.0)
 
     def add_report(self, name: str, source: str = "pacs-1", bundle: bytes = BUNDLE) -> str:
         """Take a scan through the store to its report; return the report's id."""
@@ -241,6 +241,17 @@ class DeliveryTests(DeliveryCase):
         self.run_for(wire, LEASE - 10)
         self.assertEqual(self.stored(), [])
         self.run_for(wire, 13)
+        self.assertEqual(self.stored(), [report_id])
+
+    def test_leaseAsSet(self) -> None:
+        """A HUB that was told another lease takes that: when it dies, its reports go by another so much sooner."""
+        report_id = self.add_report("a")
+        dying = self.make_outbox("hub-dead", lease=7.0).next_item()
+        self.assertEqual(self.successResultOf(dying).id, report_id)
+        wire = self.connect()
+        self.run_for(wire, 6)
+        self.assertEqual(self.stored(), [])
+        self.run_for(wire, 4)
         self.assertEqual(self.stored(), [report_id])
 
     def test_storeFails(self) -> None:

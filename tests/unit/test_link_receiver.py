@@ -321,6 +321,17 @@ class MisbehaviourTests(ReceiverCase):
         """Numbers that are not JSON do not enter."""
         self.assertCutOff("bad-frame", offer(self.item).replace(b'"meta": {}', b'"meta": {"a": NaN}'))
 
+    def test_silenceAsSet(self) -> None:
+        """A link of little patience asks within it, and cuts off a peer that does not answer."""
+        self.assertEqual(LinkTimes.with_silence(60.0), LinkTimes())
+        self.factory = self.make_factory(times=LinkTimes.with_silence(3.0))
+        self.protocol, self.transport = self.connect()
+        for _ in range(35):
+            self.clock.advance(0.1)
+        said = frames(self.transport)
+        self.assertEqual([verb for verb, _ in said], ["PING", "PING", "BYE"])
+        self.assertEqual(said[-1][1]["code"], "silence")
+
 
 class ItemTests(ReceiverCase):
     """The way of an item."""

@@ -5,8 +5,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from fr_twisted.brain.analysis.nets import runtime
 from fr_twisted.brain.analysis.template import DATA
 from fr_twisted.brain.analysis.volume import (
     Array,
@@ -17,8 +17,6 @@ from fr_twisted.brain.analysis.volume import (
     ndimage,
     translated,
 )
-
-runtime: Any = onnxruntime
 
 BOX_GRID = 128
 """Voxels a side at which the first net looks at the whole field (as published)."""

@@ -1,0 +1,155 @@
+"""A run of many rounds: worlds are built, rounds are run in them, worlds are ended and looked at once more."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.daemons import ROOT
+from tests.faults import reader, verify
+from tests.faults.fullscans import FullScans
+from tests.faults.inject_base import direct_client
+from tests.faults.load import small_scan
+from tests.faults.plan import Plan
+from tests.faults.rounds import Result, Round, stray_processes
+from tests.faults.verify import LEFT, OTHER, Problem
+from tests.faults.world import Options, World, can_mount
+
+_CLEAN_SECONDS = 120.0
+_TEMPORARY_KEPT = frozenset((".fr-lock",))
+
+
+@dataclass
+class Run:
+    """Rounds, in worlds of so many."""
+
+    folder: Path
+    plans: list[Plan]
+    full: bool = False
+    world_rounds: int = 10
+    seconds: float | None = None
+    """After which no round is begun."""
+    on_round: Callable[[Result], None] = lambda _: None
+    on_world: Callable[[list[Problem]], None] = lambda _: None
+    results: list[Result] = field(default_factory=list)
+    world_problems: list[Problem] = field(default_factory=list)
+    worlds: int = 0
+    _began: float = field(default_factory=time.monotonic)
+
+    def go(self) -> bool:
+        """Run everything; return whether nothing was wrong. Ends with the first round or world that is not."""
+        plans = list(self.plans)
+        while plans and not self._late():
+            batch, plans = plans[: self.world_rounds], plans[self.world_rounds :]
+            if not self._one_world(batch):
+                return False
+        return True
+
+    def _late(self) -> bool:
+        return self.seconds is not None and time.monotonic() - self._began > self.seconds
+
+    def _one_world(self, plans: list[Plan]) -> bool:
+        self.worlds += 1
+        small = any(fault.kind == "store-full" for plan in plans for fault in plan.faults)
+        small_disk = small and can_mount(self.folder)
+        options = Options(plans[0].layout, self.full, small_disk)
+        folder = self.folder / f"world-{os.getpid()}-{self.worlds}"
+        world = World(folder, options)
+        good = False
+        try:
+            world.start()
+            good = self._rounds(world, plans)
+            good = self._end(world) and good
+        finally:
+            world.kill_all()
+            if good:
+                shutil.rmtree(folder, ignore_errors=True)
+        return good
+
+    def _rounds(self, world: World, plans: list[Plan]) -> bool:
+        known: set[str] = set()
+        make = FullScans(world.folder) if self.full else small_scan
+        with direct_client(world.direct_uri) as client:
+            db = client.get_default_database()
+            indexes = reader.indexes(db)
+            for plan in plans:
+                if self._late():
+                    break
+                one = Round(world, plan, known, make)
+                result = one.run(db, indexes)
+                self.results.append(result)
+                if result.problems:
+                    one.keep(self.folder / f"round-{plan.seed}")
+                self.on_round(result)
+                if result.problems:
+                    return False
+        return True
+
+    def _end(self, world: World) -> bool:
+        """Stop everything and see that nothing is left."""
+        problems: list[Problem] = []
+        ends = world.stop(lambda: problems.extend(self._clean(world)))
+        for name, (seconds, code) in ends.items():
+            if code is None:
+                problems.append(Problem(OTHER, name, f"did not end within {seconds:.1f} s of SIGTERM"))
+        problems += self._leftovers(world)
+        self.world_problems += problems
+        self.on_world(problems)
+        return not problems
+
+    def _clean(self, world: World) -> list[Problem]:
+        """With no unit at work: clean as a HUB would after its grace period, and see what is left."""
+        command = [sys.executable, "-m", "tests.faults.clean", world.direct_uri]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("FR_")} | {
+            "PYTHONPATH": str(ROOT)
+        }
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_CLEAN_SECONDS, check=False
+        )
+        if done.returncode:
+            return [Problem(OTHER, "the cleaner", done.stderr[-500:])]
+        with direct_client(world.direct_uri) as client:
+            db = client.get_default_database()
+            snapshot = reader.take(db, set(), set(), {})
+            problems = verify.check_cleaned(snapshot)
+            if world.given_uri is not None:
+                client.drop_database(db.name)
+        return problems
+
+    def _leftovers(self, world: World) -> list[Problem]:
+        time.sleep(0.5)
+        problems = [
+            Problem(LEFT, f"process {pid}", line[:200]) for pid, line in stray_processes(world).items()
+        ]
+        for path in sorted(world.temporary.rglob("*")):
+            if not path.is_dir() and path.name not in _TEMPORARY_KEPT:
+                problems.append(Problem(LEFT, str(path.relative_to(world.temporary)), "a temporary file"))
+        for node in world.layout.names("pacs"):
+            if world.reports(node).is_dir():
+                hidden = [path.name for path in world.reports(node).glob(".*")]
+                problems += [Problem(LEFT, f"{node}/{name}", "an unfinished report") for name in hidden]
+        return problems + _shared_memory(world)
+
+
+def _shared_memory(world: World) -> list[Problem]:
+    """Return what appeared in the shared memory and is open in no process: those of others hold theirs."""
+    fresh = set(os.listdir("/dev/shm")) - world.shared_before
+    held = _held_shared() if fresh else set()
+    return [Problem(LEFT, f"/dev/shm/{name}", "shared memory") for name in sorted(fresh - held)]
+
+
+def _held_shared() -> set[str]:
+    held = set()
+    for path in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        held |= {
+            line.rpartition("/dev/shm/")[2].split()[0] for line in text.splitlines() if "/dev/shm/" in line
+        }
+    return held
