@@ -96,6 +96,7 @@ def show(out: Screen, found: "ScanFile") -> None:
 def _facts(found: "ScanFile", scan: "BrainScan") -> list[tuple[str, str]]:
     meta, lease = scan.meta, scan.lease
     removed = f"removed on {moment(scan.payload_removed_at)} UTC" if scan.payload_removed_at else ""
+    broken = f"found broken on {moment(scan.payload_broken_at)} UTC" if scan.payload_broken_at else ""
     left = 0.0 if lease is None else (lease.expires_at - found.at).total_seconds()
     ends = f"ends in {span(left)}" if left > 0 else f"ended {span(-left)} ago"
     received = f"{moment(scan.received_at)} UTC, {span((found.at - scan.received_at).total_seconds())} ago"
@@ -104,7 +105,7 @@ def _facts(found: "ScanFile", scan: "BrainScan") -> list[tuple[str, str]]:
         ("From", scan.source),
         ("Received", received),
         ("Acquired", "" if meta.acquired_at is None else f"{moment(meta.acquired_at)} UTC"),
-        ("Payload", ", ".join(filter(None, (meta.format.value, size(scan.size), removed)))),
+        ("Payload", ", ".join(filter(None, (meta.format.value, size(scan.size), removed, broken)))),
         ("SHA-256", scan.sha256),
         ("Series", meta.series_instance_uid or ""),
         ("Priority", str(scan.priority)),

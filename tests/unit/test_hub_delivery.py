@@ -247,7 +247,9 @@ class DeliveryTests(DeliveryCase):
         """A HUB that was told another lease takes that: when it dies, its reports go by another so much sooner."""
         report_id = self.add_report("a")
         dying = self.make_outbox("hub-dead", lease=7.0).next_item()
-        self.assertEqual(self.successResultOf(dying).id, report_id)
+        item = self.successResultOf(dying)
+        assert item is not None
+        self.assertEqual(item.id, report_id)
         wire = self.connect()
         self.run_for(wire, 6)
         self.assertEqual(self.stored(), [])
