@@ -89,9 +89,17 @@ class Faults:
 
     @contextmanager
     def trapped(
-        self, wires: Iterable[Wire], direction: str, matches: Callable[[Frame], bool], hold: str = "frame"
+        self,
+        wires: Iterable[Wire],
+        direction: str,
+        matches: Callable[[Frame], bool],
+        hold: str = "frame",
+        drop: bool = False,
     ) -> Iterator[bool]:
-        """Wait until a frame is held on one of the wires, and keep it held within the block; yields whether one is."""
+        """Wait until a frame is held on one of the wires, and keep it held within the block; yields whether one is.
+
+        With ``drop`` it is lost at the end of the block, as what a killed process had said last; else it goes on.
+        """
         armed = list(wires)
         trap = Trap(direction, matches, hold)
         for wire in armed:
@@ -100,7 +108,7 @@ class Faults:
             yield self._sprung(trap)
         finally:
             for wire in armed:
-                wire.disarm(trap)
+                wire.disarm(trap, drop)
 
     def _sprung(self, trap: Trap) -> bool:
         end = time.monotonic() + self.moment_seconds

@@ -35,7 +35,7 @@ class SignalFaults(Faults):
         hold: str = "frame",
     ) -> bool:
         """Kill the target while a frame is held back."""
-        with self.trapped(wires, direction, matches, hold) as held:
+        with self.trapped(wires, direction, matches, hold, drop=True) as held:
             return held and self.kill(self.unit(fault.target), fault.params["down"])
 
     def _links_to(self, name: str, first: str) -> list[Wire]:
