@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.application.internet import backoffPolicy
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -66,6 +66,7 @@ class ReportOutbox:
         self._nap: Deferred[None] | None = None
         self._woken = False
         self._taken: dict[str, tuple[BrainReport, float]] = {}
+        self._under_way: set[Deferred[None]] = set()
         self._outage = Outage(
             f"the store of reports for {destination}", clock, patient_policy(limit=MAX_STORE_WAIT)
         )
@@ -82,6 +83,7 @@ class ReportOutbox:
             looking.addErrback(
                 lambda f: self._log.failure("looking for reports", f, event="report.look-failed")
             )
+            self._follow(looking)
         return wanted
 
     def read(self, item: Item, offset: int, size: int) -> Deferred[bytes]:
@@ -134,6 +136,22 @@ class ReportOutbox:
                 seconds=delay,
             )
         return self._noted(self._reports.put_back(report, f"{code}: {reason}", delay))
+
+    def when_settled(self) -> Deferred[None]:
+        """Fire when nothing is being asked of, or told to, the store: no report is left leased that is not offered."""
+        return DeferredList(list(self._under_way)).addCallback(lambda _: None)
+
+    def _follow(self, work: Deferred[Any]) -> Deferred[Any]:
+        """Count ``work`` as under way until it is over; return it."""
+        under_way: Deferred[None] = Deferred()
+        self._under_way.add(under_way)
+
+        def over(result: Any) -> Any:
+            self._under_way.discard(under_way)
+            under_way.callback(None)
+            return result
+
+        return work.addBoth(over)
 
     # -- the way from the store
 
@@ -233,7 +251,7 @@ class ReportOutbox:
             failure.trap(StoreError)
             self._outage.failed(str(failure.value))
 
-        return writing.addErrback(failed)
+        return self._follow(writing.addErrback(failed))
 
 
 class CaretakerService(Service):

@@ -44,6 +44,7 @@ def makeService(options: Any) -> IService:
     from fr_twisted.hub.delivery import CaretakerService, ReportOutbox
     from fr_twisted.hub.intake import ScanIntake
     from fr_twisted.hub.room import Limits, RoomService
+    from fr_twisted.hub.settling import SettlingService
     from fr_twisted.link.protocol import LinkTimes
     from fr_twisted.link.receiver import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
@@ -86,8 +87,13 @@ def makeService(options: Any) -> IService:
     owner = (
         f"{settings.node}.{uuid4().hex[:12]}"  # two HUBs may carry one name, and a restarted one is another
     )
+    outboxes = {
+        node: ReportOutbox(store, node, owner, clock, lease=settings.delivery_lease)
+        for node in settings.nodes
+    }
+    SettlingService(list(outboxes.values()), settings.stop_timeout / 4, clock).setServiceParent(root)
     for node, endpoint in settings.nodes.items():
-        outbox = ReportOutbox(store, node, owner, clock, lease=settings.delivery_lease)
+        outbox = outboxes[node]
         factory = ReconnectingSenderFactory(settings.node, outbox, clock, expects=node, times=times)
         SenderService(clientFromString(clock, endpoint), factory, settings.stop_timeout / 4).setServiceParent(
             root

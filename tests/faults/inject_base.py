@@ -89,9 +89,17 @@ class Faults:
 
     @contextmanager
     def trapped(
-        self, wires: Iterable[Wire], direction: str, matches: Callable[[Frame], bool], hold: str = "frame"
+        self,
+        wires: Iterable[Wire],
+        direction: str,
+        matches: Callable[[Frame], bool],
+        hold: str = "frame",
+        drop: bool = False,
     ) -> Iterator[bool]:
-        """Wait until a frame is held on one of the wires, and keep it held within the block; yields whether one is."""
+        """Wait until a frame is held on one of the wires, and keep it held within the block; yields whether one is.
+
+        With ``drop`` it is lost at the end of the block, as what a killed process had said last; else it goes on.
+        """
         armed = list(wires)
         trap = Trap(direction, matches, hold)
         for wire in armed:
@@ -100,7 +108,7 @@ class Faults:
             yield self._sprung(trap)
         finally:
             for wire in armed:
-                wire.disarm(trap)
+                wire.disarm(trap, drop)
 
     def _sprung(self, trap: Trap) -> bool:
         end = time.monotonic() + self.moment_seconds
@@ -131,18 +139,18 @@ class Faults:
                 over += entry.event == "fault.over"
         return begun > over
 
-    def leases_of(self, brain: str) -> list[str]:
-        """Return the scans that a BRAIN holds by the store."""
-        query = {"report_generated": "In Progress"}
+    def leases_of(self, unit: str) -> list[str]:
+        """Return the scans that a BRAIN, or the unsent reports that a HUB holds by the store."""
+        scans = unit.startswith("brain")
+        collection = "brain_scans" if scans else "brain_reports"
+        query = {"report_generated": "In Progress"} if scans else {"status": False}
         try:
             with direct_client(self.world.direct_uri) as client:
-                found = list(client.get_default_database()["brain_scans"].find(query, {"lease": 1}))
+                found = list(client.get_default_database()[collection].find(query, {"lease": 1}))
         except PyMongoError:
             return []
         return [
-            scan["_id"]
-            for scan in found
-            if (scan.get("lease") or {}).get("owner", "").startswith(f"{brain}.")
+            held["_id"] for held in found if (held.get("lease") or {}).get("owner", "").startswith(f"{unit}.")
         ]
 
 

@@ -35,7 +35,7 @@ class SignalFaults(Faults):
         hold: str = "frame",
     ) -> bool:
         """Kill the target while a frame is held back."""
-        with self.trapped(wires, direction, matches, hold) as held:
+        with self.trapped(wires, direction, matches, hold, drop=True) as held:
             return held and self.kill(self.unit(fault.target), fault.params["down"])
 
     def _links_to(self, name: str, first: str) -> list[Wire]:
@@ -191,10 +191,15 @@ class SignalFaults(Faults):
             if code is None or seconds > STOP_TIMEOUT + _LATE:
                 self.timeline.problem(unit.name, f"SIGTERM: status {code} after {seconds:.1f} s")
             self._check_goodbyes(fault.target, open_before, began)
-            if unit.kind == "brain":
-                self._check_given_back(unit, began)
+            self._check_given_back(unit, began)
             self.start_again(unit, fault.params["down"])
         return True
+
+    def do_hub_term_delivering(self, fault: PlannedFault) -> bool | str:
+        """Half of a report was sent."""
+        wires = [w for w in self.world.wires_of(fault.target) if w.name.startswith(f"{fault.target}>pacs")]
+        with self.trapped(wires, UP, verb("DATA"), "half") as held:
+            return held and self._term(fault)
 
     do_hub_term = do_brain_term = do_pacs_term = do_store_term = _term
 
@@ -215,7 +220,11 @@ class SignalFaults(Faults):
         found = []
         for wire in self.world.wires_of(name):
             if wire.kind == "link" and wire.at_ease:
-                found += [(wire, number) for number in list(wire.connections) if hellos.get(number, 0) >= 2]
+                found += [
+                    (wire, number)
+                    for number, connection in list(wire.connections.items())
+                    if hellos.get(number, 0) >= 2 and connection.free.is_set()
+                ]
         return found
 
     def _check_goodbyes(self, name: str, connections: list[tuple[Wire, int]], began: float) -> None:
@@ -231,8 +240,8 @@ class SignalFaults(Faults):
                 self.timeline.problem(name, f"SIGTERM: no BYE on {wire.name}")
 
     def _check_given_back(self, unit: Unit, began: float) -> None:
-        """See that a BRAIN that ended in order left no lease behind, where its store was well."""
-        if not self.store_well(unit.name, began - 6):
+        """See that a BRAIN or HUB that ended in order left no lease behind, where its store was well."""
+        if unit.kind not in ("brain", "hub") or not self.store_well(unit.name, began - 6):
             return
         left = self.leases_of(unit.name)
         if left:

@@ -63,7 +63,7 @@ class StoreFaults(Faults):
     def do_store_full(self, fault: PlannedFault) -> bool | str:
         """Fill the disk with one large file."""
         if not self.world.can_fill:
-            return "no file system can be mounted here"
+            return "no file system can be mounted here, or the store is not ours"
         ballast = self.world.store_folder / "ballast"
         try:
             with ballast.open("wb", buffering=0) as file:

@@ -70,6 +70,7 @@ _ALL = (
     ),
     Kind("restart-storm", KILL, "unit", "one unit, four times within two seconds"),
     Kind("hub-term", TERM, "hub", "under load"),
+    Kind("hub-term-delivering", TERM, "hub", "half of a report has passed the proxy"),
     Kind("brain-term", TERM, "brain", "under load"),
     Kind("pacs-term", TERM, "pacs", "under load"),
     Kind("store-term", TERM, "store", "Fr-STORE, under load"),

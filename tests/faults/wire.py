@@ -153,9 +153,9 @@ class Wire:
         self.network.call(self.traps.append, trap)
         return trap
 
-    def disarm(self, trap: Trap) -> None:
-        """Take a trap away; what it holds goes on."""
-        self.network.call(self._disarm, trap)
+    def disarm(self, trap: Trap, drop: bool = False) -> None:
+        """Take a trap away; what it holds goes on or, with ``drop``, is lost, and its connection with it."""
+        self.network.call(self._disarm, trap, drop)
 
     # -- in the loop
 
@@ -189,10 +189,14 @@ class Wire:
         for gate in self._gates.values():
             gate.set()
 
-    def _disarm(self, trap: Trap) -> None:
+    def _disarm(self, trap: Trap, drop: bool) -> None:
         if trap in self.traps:
             self.traps.remove(trap)
-        if trap.connection is not None:
+        if trap.connection is None or trap.connection.wire is not self:
+            return
+        if drop and trap.sprung.is_set():
+            trap.connection.abort()
+        else:
             trap.connection.free.set()
 
     async def open(self) -> None:
@@ -272,6 +276,8 @@ class Wire:
             frame = Frame(frame.data[len(frame.data) // 2 :])
         await connection.free.wait()
         await self._gates[direction].wait()
+        if connection.aborted:
+            raise ConnectionResetError("aborted while it was held")
         tear = self._tear
         if tear is not None and tear[0] == direction and len(frame.data) > 1:
             self._tear = None

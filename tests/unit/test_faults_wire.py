@@ -158,6 +158,17 @@ class WireTests(SynchronousTestCase):
             self.until(dialled, lambda heard: heard.endswith(b"PING {}\n")), b'ACK {"id":"x"}\nPING {}\n'
         )
 
+    def test_trapDrops(self) -> None:
+        """What a trap holds never arrives when it is to be lost, and the connection ends with it."""
+        dialled, accepted = self.pair()
+        trap = self.trap("frame", "OFFER")
+        dialled.sendall(HELLO + b'OFFER {"id":"x"}\n')
+        self.assertTrue(trap.wait(5))
+        self.assertEqual(accepted.recv(100), HELLO)
+        dialled.close()
+        self.wire.disarm(trap, drop=True)
+        self.assertReset(accepted)
+
     def test_trapHalf(self) -> None:
         """A chunk is held back when half of it has passed."""
         dialled, accepted = self.pair()

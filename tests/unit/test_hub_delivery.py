@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from fr_twisted.hub.delivery import LEASE, CaretakerService, ReportOutbox
+from fr_twisted.hub.settling import SettlingService
 from fr_twisted.link.interfaces import IOutbox, Item, Refuse
 from fr_twisted.link.receiver import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
@@ -255,6 +256,38 @@ class DeliveryTests(DeliveryCase):
         self.assertEqual(self.stored(), [])
         self.run_for(wire, 4)
         self.assertEqual(self.stored(), [report_id])
+
+    def test_stop(self) -> None:
+        """A stop waits until a report that the end of its link cut short is given back, and no lease is left behind."""
+        report_id = self.add_report("a")
+        self.intake.holding = True
+        wire = self.connect()
+        self.run_for(wire, 0.5)
+        self.assertIsNotNone(self.store.report_docs[report_id].lease)
+        service = SettlingService([self.outbox], 1.0, self.clock)
+        service.startService()
+        self.store.hold("put_back")
+        wire.cut()
+        stopped = service.stopService()
+        self.assertNoResult(stopped)
+        self.store.release()
+        self.successResultOf(stopped)
+        self.assertIsNone(self.store.report_docs[report_id].lease)
+
+    def test_stopInVain(self) -> None:
+        """A stop does not wait longer than it may for a store that does not answer."""
+        self.add_report("a")
+        self.store.hold("take")
+        wire = self.connect()
+        self.run_for(wire, 0.5)
+        service = SettlingService([self.outbox], 1.0, self.clock)
+        service.startService()
+        wire.cut()
+        stopped = service.stopService()
+        self.assertNoResult(stopped)
+        self.clock.advance(1.1)
+        self.successResultOf(stopped)
+        self.store.release()
 
     def test_storeFails(self) -> None:
         """A store that is away is asked again, said so once, and what it could not note is sent and noted once more."""
