@@ -20,8 +20,8 @@ from typing import Any
 
 from tests.benchmarks.table import Row
 
-SCANS = 12
-ROUNDS = 2
+SCANS = 16
+ROUNDS = 1
 WORKERS = 2
 SEED = 77
 ANALYSIS = "t1-volumes"
