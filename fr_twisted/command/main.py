@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Sequence
 
 from fr_twisted import __version__
-from fr_twisted.command import analyse
+from fr_twisted.command import analyse, rules, series
 from fr_twisted.command.trouble import BROKEN, WRONG, CommandError
 
-COMMANDS = (analyse,)
+COMMANDS = (analyse, rules, series)
 
 INTERRUPTED = 130
 """As shells have it: 128 and the number of SIGINT."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from tests.benchmarks.table import Row, render
 
-NAMES = ("link", "hub", "latency", "dicom", "pool")
+NAMES = ("link", "hub", "latency", "dicom", "scp", "pool")
 
 
 def main(names: list[str]) -> int:
