@@ -333,7 +333,8 @@ class _DicomIn(BaseModel):
         int, Setting("FR_DICOM_MAX_ASSOCIATIONS", "a whole number, 1 to 256")
     ] = Field(default=16, ge=1, le=256, description="associations that may be open at once")
     dicom_spool: Annotated[Path, Setting("FR_SPOOL", _FOLDER)] = Field(
-        default=Path("spool"), description="folder that received instances are kept in until the HUB has them"
+        default=Path("received"),
+        description="folder that received instances are kept in until the HUB has them",
     )
     spool_limit: Annotated[Size, Setting("FR_SPOOL_LIMIT", _SIZE_TEXT)] = Field(
         default=20 * 1024**3, gt=0, description="bytes that FR_SPOOL may hold; more is answered A700H"

@@ -119,7 +119,7 @@ def commitment(uid: str, *sops: str, kind: str = MRImageStorage) -> Dataset:
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = kind, sop
         items.append(item)
     information.ReferencedSOPSequence = Items(items)
-    return information
+    return information  # type: ignore[no-any-return]
 
 
 def ask(association: Any, information: Dataset) -> int:

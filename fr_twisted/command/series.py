@@ -43,7 +43,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     one.set_defaults(run=run_complete)
     for action in (some, one):
         action.add_argument(
-            "--spool", metavar="DIR", type=Path, help="the spool [default: FR_SPOOL, or spool]"
+            "--spool", metavar="DIR", type=Path, help="the spool [default: FR_SPOOL, or received]"
         )
 
 

@@ -30,7 +30,7 @@ UID = re.compile(r"[0-9][0-9.]{0,63}\Z")
 """What is taken for a UID, and is therefore safe as a file name."""
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-_LOCK = ".fr-lock"
+_LOCK = ".received-lock"
 _ENDING = ".dcm"
 
 
@@ -256,7 +256,8 @@ class InstanceSpool:
             gone = self._part / f"gone-{next(self._numbers)}"
             (self._series / series).rename(gone)
             for sop, instance in self._index.pop(series).items():
-                self._of.pop(sop, None)
+                if self._of.get(sop) == series:
+                    del self._of[sop]
                 self.used -= instance.stamp.size
         shutil.rmtree(gone, ignore_errors=True)
         return True

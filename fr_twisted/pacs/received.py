@@ -9,16 +9,18 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from fr_twisted.model import ScanMeta
 from fr_twisted.pacs.arrivals import Arrival, Arrivals
-from fr_twisted.pacs.files import NotUsableError, Skipped
+from fr_twisted.pacs.files import Skipped
 from fr_twisted.pacs.instances import Instance, InstanceSpool
 from fr_twisted.pacs.interfaces import Candidate
 from fr_twisted.pacs.ledger import Ledger, Revision, State
 from fr_twisted.pacs.outbox import Run
+from fr_twisted.pacs.revisions import ReceivedCandidate
 from fr_twisted.pacs.rules import Rules
-from fr_twisted.pacs.scans import Drop, Payload, Prepared, classify, prepare
+from fr_twisted.pacs.scans import Drop, classify
 from fr_twisted.pacs.sources import Queue, SkipLog
 from fr_twisted.pacs.trouble import log_trouble
 
@@ -44,60 +46,6 @@ class _Outcome:
     reason: str = ""
     drop: Drop | None = None
     skipped: tuple[Skipped, ...] = ()
-
-
-class ReceivedCandidate:
-    """A revision of a received series."""
-
-    def __init__(
-        self, series: str, number: int, drop: Drop, source: "ReceivedSource", node: str, work: Path
-    ) -> None:
-        self.series, self.number, self.drop = series, number, drop
-        self._source, self._node, self._work = source, node, work
-
-    def prepare(self) -> Prepared:
-        """Write the tar, with the relation to the scan of the revision before; not if a later revision is complete."""
-        ledger = self._source.ledger
-        latest = ledger.latest(self.series)
-        if latest is not None and latest.number > self.number:
-            raise NotUsableError(
-                "more instances of its series came before it was sent; they are sent together"
-            )
-        more: dict[str, object] = {"revision": self.number}
-        if (before := ledger.before(self.series, self.number)) is not None:
-            more["supersedes"] = before
-        meta = ScanMeta.model_validate({**self.drop.meta.model_dump(), **more})
-        drop = Drop(self.drop.files, self.drop.entries, self.drop.others, meta)
-        prepared = prepare(drop, self._node, self._work)
-        ledger.named(self.series, self.number, prepared.item.id)
-        return prepared
-
-    def open(self, prepared: Prepared) -> Payload:
-        """Open the tar."""
-        return Payload(prepared)
-
-    def kept(self, prepared: Prepared) -> None:
-        """Note that the HUB has these instances."""
-        self._settle(State.KEPT, None)
-
-    def refused(self, prepared: Prepared, code: str, reason: str) -> None:
-        """Note why it has not."""
-        self._settle(State.REFUSED, f"{code}: {reason}")
-
-    def _settle(self, state: State, reason: str | None) -> None:
-        self._source.ledger.settle(self.series, self.number, state, reason, self._source.now())
-
-    def ended(self) -> None:
-        """Tell the source."""
-        self._source.settled(self.series)
-
-    def changed(self) -> None:
-        """Somebody changed the spool: look at the series again."""
-        self._source.again(self)
-
-    def skipped(self, reason: str) -> None:
-        """A later revision has its instances."""
-        self._source.superseded(self, reason)
 
 
 class ReceivedSource:
@@ -138,7 +86,7 @@ class ReceivedSource:
         self.spool, self.ledger, self.now = spool, ledger, now
         self.rules = rules
         self._node, self._work, self._clock = node, work, clock
-        self._keep, self._patient_id, self._run = keep, patient_id, run
+        self._keep, self._patience, self._patient_id, self._run = keep, patience, patient_id, run
         self._arrivals = Arrivals(clock, quiet, patience, self._complete)
         self._queue = Queue()
         self._skips = SkipLog()
@@ -166,8 +114,8 @@ class ReceivedSource:
         self._running = False
         self._arrivals.stop()
         for call in self._calls.values():
-            if call.active():
-                call.cancel()
+            call.cancel()
+        self._calls.clear()
 
     def when_quiet(self) -> Deferred[None]:
         """Fire when nothing is at work on spool and ledger."""
@@ -206,7 +154,12 @@ class ReceivedSource:
     def _send(self, series: str, why: str, unsent: bool) -> None:
         """Send what is there of a series, if it is news; ``unsent``: also if it is the last revision again."""
         sending = self._turn.run(lambda: Deferred.fromCoroutine(self._judge(series, why, unsent)))
-        sending.addErrback(self._trouble, "a received series could not be looked at")
+
+        def failed(failure: Failure) -> None:
+            self._trouble(failure, "a received series could not be looked at, and will be again")
+            self._again(series, why)
+
+        sending.addErrback(failed)
 
     async def _judge(self, series: str, why: str, unsent: bool) -> None:
         if not self._running:
@@ -281,13 +234,16 @@ class ReceivedSource:
 
     # -- what became of them
 
-    def settled(self, series: str) -> None:
-        """The HUB has it, or refused it."""
+    def settled(self) -> None:
+        """The HUB has a series, or refused it."""
         self.on_settled()
 
-    def again(self, candidate: ReceivedCandidate) -> None:
-        """Its files were touched: send what is there now."""
-        self._send(candidate.series, "its files were changed", True)
+    def again(self, candidate: ReceivedCandidate, why: str) -> None:
+        """Send what is there of a series, in a while."""
+        self._again(candidate.series, why)
+
+    def _again(self, series: str, why: str) -> None:
+        self._later(f"again {series}", self._patience, lambda: self._send(series, why, True))
 
     def superseded(self, candidate: ReceivedCandidate, reason: str) -> None:
         """A later revision is sent instead."""
@@ -298,8 +254,16 @@ class ReceivedSource:
     # -- housekeeping
 
     def _later(self, name: str, seconds: float, what: Callable[[], None]) -> None:
+        call = self._calls.pop(name, None)
+        if call is not None and call.active():
+            call.cancel()
+
+        def now() -> None:
+            del self._calls[name]
+            what()
+
         if self._running:
-            self._calls[name] = self._clock.callLater(seconds, what)
+            self._calls[name] = self._clock.callLater(seconds, now)
 
     def _look(self) -> None:
         looking: Deferred[None] = self._turn.run(lambda: Deferred.fromCoroutine(self._look_once()))
@@ -325,5 +289,5 @@ class ReceivedSource:
                 self.spool.remove(revision.series, revision.sops)
         self.ledger.forget(now - REMEMBER)
 
-    def _trouble(self, failure: object, text: str) -> None:
-        log_trouble(self._log, text, failure, "spool.defect")  # type: ignore[arg-type]
+    def _trouble(self, failure: Failure, text: str) -> None:
+        log_trouble(self._log, text, failure, "spool.defect")

@@ -6,8 +6,8 @@ reactor has to know goes through ``call``, which is `callFromThread` of a reacto
 
 import itertools
 import logging
-import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,13 +28,13 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, _config, evt
-from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 from twisted.logger import Logger
 
 from fr_twisted.pacs.arrivals import Arrival
 from fr_twisted.pacs.incoming import NOT_UNDERSTOOD, NotTakenError, examine, part10_head
 from fr_twisted.pacs.instances import UID, FullError, InstanceSpool
+from fr_twisted.pacs.scp_guard import guard
 
 STORED = (MRImageStorage, EnhancedMRImageStorage)
 """The SOP classes that are taken."""
@@ -58,13 +58,7 @@ OUT_OF_RESOURCES = 0xA700
 FAILED = 0xC001
 """In the range of `NOT_UNDERSTOOD`, of which only the first digit is given: the instance could not be written."""
 
-MAX_INSTANCE = 1024**3
-"""Bytes of one instance: it is in memory until it is whole."""
-
-_HELD_BACK = 128 * 1024
-"""Bytes of an association request, which no PDU length is agreed for yet."""
-
-_READ = 64 * 1024
+_STOP_WITHIN = 2.0
 
 _NUMBER = "fr_number"
 
@@ -118,6 +112,9 @@ class StorageScp:
     ) -> None:
         self._settings, self._spool, self._told = settings, spool, told
         self._commitments, self._call = commitments, call
+        self.heard: Callable[[str, int, Dataset], None] | None = None
+        """Called, in an association's thread, with AE title, Event Type ID and Event Information of a report on the
+        commitment of instances that we sent; what it raises is answered 0110H."""
         self._server: Any = None
         self._numbers = itertools.count(1)
         self._ae = AE(ae_title=settings.title)
@@ -126,7 +123,8 @@ class StorageScp:
         self._ae.require_calling_aet = list(settings.allowed)
         self._ae.require_called_aet = True
         self._ae.add_supported_context(Verification)
-        self._ae.add_supported_context(StorageCommitmentPushModel)
+        # We answer requests as SCP, and hear the reports of archives that call back as SCU.
+        self._ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         for kind in STORED:
             self._ae.add_supported_context(kind, list(SYNTAXES))
 
@@ -141,6 +139,7 @@ class StorageScp:
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_ACTION, self._action),
+            (evt.EVT_N_EVENT_REPORT, self._hear),
             (evt.EVT_REJECTED, self._rejected),
             (evt.EVT_RELEASED, self._released),
             (evt.EVT_ABORTED, self._aborted),
@@ -151,21 +150,23 @@ class StorageScp:
         return int(self._server.socket.getsockname()[1])
 
     def stop(self) -> None:
-        """Take no more associations, abort those that are open, and wait for their threads."""
+        """Take no more associations, abort those that are open, and wait for their threads, two seconds in all."""
         server, self._server = self._server, None
         if server is None:
             return
         server.shutdown()
-        for association in self._ae.active_associations:
-            association.abort()
-        for thread in self._ae.active_associations:
-            thread.join(1.0)
+        open_ones = self._ae.active_associations
+        for association in open_ones:
+            association.abort(block=False)
+        end = time.monotonic() + _STOP_WITHIN
+        for association in open_ones:
+            association.join(max(0.0, end - time.monotonic()))
 
     # -- associations
 
     def _opened(self, event: evt.Event) -> None:
         setattr(event.assoc, _NUMBER, next(self._numbers))  # an id() may come again
-        _guard(event.assoc, self._settings.max_pdu)
+        guard(event.assoc, self._settings.max_pdu)
 
     def _rejected(self, event: evt.Event) -> None:
         requestor = event.assoc.requestor
@@ -255,6 +256,17 @@ class StorageScp:
             status, comment = 0x0110, "it could not be kept"
         return _answer(status, comment), None
 
+    def _hear(self, event: evt.Event) -> tuple[Any, None]:
+        if self.heard is None:
+            return _answer(0x0110, "we asked for no commitment"), None
+        try:
+            kind, information = int(event.event_type or 0), event.event_information
+            self.heard(str(event.assoc.requestor.ae_title), kind, information)
+        except Exception:
+            _log.failure("a report of commitment was not understood", event="dicom.defect")
+            return _answer(0x0110, "it could not be kept"), None
+        return _answer(SUCCESS, ""), None
+
 
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 """Storage Commitment Push Model SOP Instance (PS3.4 J.3.5)."""
@@ -275,31 +287,3 @@ def _number(event: evt.Event) -> int:
 
 def _shown(title: object) -> str:
     return repr("".join(letter if letter.isprintable() else "?" for letter in str(title))[:16])
-
-
-def _guard(association: Association, max_pdu: int) -> None:
-    """Bound what a peer makes us hold, let no answer wait for more data, and read in larger pieces.
-
-    The library believes the length that a PDU states, up to 4 GiB, and collects instances of any size.
-    """
-    wrapped: Any = association.dul.socket
-    connection: socket.socket = wrapped.socket
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    longest = max(max_pdu, _HELD_BACK) + 6
-
-    def recv(size: int) -> bytearray:
-        message = association.dimse.message
-        held = message.data_set.tell() if message is not None and message.data_set is not None else 0
-        if size > longest or held > MAX_INSTANCE:
-            _log.warn("a peer sends more than was agreed; closed", event="dicom.too-much")
-            raise OSError("more than was agreed")
-        data = bytearray(size)
-        view, got = memoryview(data), 0
-        while got < size:
-            more = connection.recv_into(view[got : got + _READ])
-            if not more:
-                return data[:got]
-            got += more
-        return data
-
-    wrapped.recv = recv

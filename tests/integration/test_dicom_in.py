@@ -204,7 +204,7 @@ async def test_two_associations(start: Callable[..., Any]) -> None:
     daemon, port = await start(await hub.start())
     answers: list[list[int]] = []
     work = [
-        threading.Thread(target=lambda part=part: answers.append(Scu(port).send(part)))  # type: ignore[misc]
+        threading.Thread(target=lambda part=part: answers.append(Scu(port).send(part)))
         for part in (slices()[:9], slices()[4:])
     ]
     for thread in work:

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import sqlite3
 import tarfile
 import threading
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pydicom
 from twisted.internet.task import Clock
@@ -508,6 +510,27 @@ class ReceivedSourceTests(SourceCase):
         latest = self.ledger.latest("1.2.3")
         assert latest is not None
         self.assertEqual((latest.state, latest.reason), (State.REFUSED, "too-large: no"))
+
+    def test_ledgerFails(self) -> None:
+        """A ledger that cannot be written, for want of room say, keeps nothing back for longer than it lasts."""
+
+        def fail(*_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        self.receive(range(1, 9))
+        with mock.patch.object(self.ledger, "add", fail):
+            self.clock.advance(5)
+        self.nothing()
+        self.clock.advance(60)
+        item = self.successResultOf(self.outbox.next_item())
+        assert item is not None
+        with mock.patch.object(self.ledger, "settle", fail):
+            self.successResultOf(self.outbox.acknowledged(item, False))
+        self.assertEqual(self.state(), State.COMPLETE)
+        self.clock.advance(60)
+        again, _ = self.send()
+        self.assertEqual((again.id, self.state()), (item.id, State.KEPT))
+        self.assertEqual(len(self.flushLoggedErrors(sqlite3.OperationalError)), 2)
 
     def test_asked(self) -> None:
         """A person's word is taken within a second, while the association is still open."""

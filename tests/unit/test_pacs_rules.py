@@ -10,7 +10,12 @@ from fr_twisted.model import PayloadFormat, ScanMeta
 from fr_twisted.pacs.rules import EVERYTHING, Rule, Rules, RulesError, load
 from tests.pacs_builders import new_folder
 
-T1 = {"slices": 176, "acquisition_type": "3D", "sequence": "*tfl3d1_16ns", "scanning_sequence": "GR\\IR"}
+T1: dict[str, Any] = {
+    "slices": 176,
+    "acquisition_type": "3D",
+    "sequence": "*tfl3d1_16ns",
+    "scanning_sequence": "GR\\IR",
+}
 
 
 def meta(description: str | None = "Sag T1 MPRAGE", **facts: Any) -> ScanMeta:

@@ -12,7 +12,7 @@ from pynetdicom.dsutils import encode
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.config import PacsSettings
-from fr_twisted.pacs import scp
+from fr_twisted.pacs import scp, scp_guard
 from fr_twisted.pacs.event_report import address_of
 from fr_twisted.pacs.incoming import NotTakenError, examine, part10_head
 from fr_twisted.pacs.instances import Added, FullError
@@ -195,6 +195,22 @@ class StatusTests(SynchronousTestCase):
         self.flushLoggedErrors(RuntimeError)
         self.assertEqual(self.kept, [("MR1", "a request")])
 
+    def test_reports(self) -> None:
+        """Reports on what we asked for ourselves are handed on; with nobody to hear them, or trouble, that is said."""
+        event: Any = SimpleNamespace(
+            event_type=1,
+            event_information="all is kept",
+            assoc=SimpleNamespace(requestor=SimpleNamespace(ae_title="PACS")),
+        )
+        self.assertEqual(self.scp._hear(event)[0].Status, 0x0110)
+        heard: list[Any] = []
+        self.scp.heard = lambda *said: heard.append(said)
+        self.assertEqual(self.scp._hear(event)[0].Status, 0)
+        self.assertEqual(heard, [("PACS", 1, "all is kept")])
+        event.event_type = "x"
+        self.assertEqual(self.scp._hear(event)[0].Status, 0x0110)
+        self.flushLoggedErrors(ValueError)
+
     def test_whatIsOffered(self) -> None:
         """The two MR classes with the transfer syntaxes that the analysis decodes, commitment and verification."""
         from fr_twisted.brain.analysis.read_dicom_pixels import _decodable
@@ -214,7 +230,7 @@ class StatusTests(SynchronousTestCase):
             dul=SimpleNamespace(socket=SimpleNamespace(socket=connection, recv=None)),
             dimse=SimpleNamespace(message=None),
         )
-        scp._guard(association, 16384)
+        scp_guard.guard(association, 16384)
         self.assertRaises(OSError, association.dul.socket.recv, 2**31)
         data = bytearray(b"abc")
         connection.recv_into = lambda view: (
