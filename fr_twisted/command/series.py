@@ -72,9 +72,11 @@ def run_list(given: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
-        told = [f"revision {row['revision']}", str(row["state"])] if row["revision"] else ["awaited"]
+        state = "complete, the HUB has it not yet" if row["state"] == "complete" else str(row["state"])
+        told = [f"revision {row['revision']}", state] if row["revision"] else ["awaited"]
         told += [str(row[name]) for name in ("scan_id", "reason") if row[name]]
-        where = f"{row['instances']} instances" if row["instances"] else "no longer in the spool"
+        many = "" if row["instances"] == 1 else "s"
+        where = f"{row['instances']} instance{many}" if row["instances"] else "no longer in the spool"
         print(f"{row['series']}  {where}{', some of them new' if row['new'] else ''}  {': '.join(told)}")
     if not rows:
         print(f"no series has come into {root} yet")

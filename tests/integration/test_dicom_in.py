@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import CTImageStorage, JPEG2000Lossless
+from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, JPEG2000Lossless
 from pynetdicom.dsutils import encode
 
 from fr_twisted.pacs.ledger import Ledger
@@ -96,7 +96,8 @@ async def test_dcmtk_sends(start: Callable[..., Any], tmp_path: Path) -> None:
 @needs_dcmtk
 async def test_strangers(start: Callable[..., Any], tmp_path: Path) -> None:
     """An AE title that is not on the list, and one that calls somebody else, get no association; the log says why."""
-    daemon, port = await start("tcp:127.0.0.1:9", "--dicom-allow=MR1", "--dicom-aet=FR-IN")
+    options = ("--dicom-allow=MR1", "--dicom-aet=FR-IN", "--dicom-max-associations=1")
+    daemon, port = await start("tcp:127.0.0.1:9", *options)
     write_series(tmp_path / "sent", 12)
     stranger = await in_thread(storescu, port, tmp_path / "sent")
     assert "Called AE Title Not Recognized" in stranger.stderr
@@ -111,6 +112,10 @@ async def test_strangers(start: Callable[..., Any], tmp_path: Path) -> None:
             ]
         )
     assert (await in_thread(echoscu, port, "MR1", "FR-IN")).returncode == 0
+    assert (await in_thread(Scu(port, called="FR-IN").open)).is_established
+    one_more = await in_thread(echoscu, port, "MR1", "FR-IN")
+    assert "Local Limit Exceeded" in one_more.stderr
+    assert await in_thread(daemon.end) == -signal.SIGTERM  # in time, while an association is open
     assert list((tmp_path / "spool" / "series").iterdir()) == []
 
 
@@ -252,17 +257,17 @@ async def test_hostile(start: Callable[..., Any]) -> None:
     assert statuses <= {0xA900, 0xC000}, [hex(status) for status in statuses]
     wrong = slices(series="1.2.9", Modality="CT")  # says it is MR, by its class, and is not
     wrong[3].add_new("InversionTime", "LO", "no number")
-    tiny = [make_slice(n, "1.2.8", Rows=1, Columns=1, PixelData=b"\0\0") for n in range(1, 201)]
+    tiny = [make_slice(n, "1.2.8", Rows=1, Columns=1, PixelData=b"\0\0") for n in range(1, 101)]
     assert set(await in_thread(Scu(port).send, [*wrong, *tiny, *slices()])) == {0}
     await until(lambda: len(hub.intake.stored) == 2)
-    assert sorted(len(instances(data)) for _, data in hub.intake.stored) == [12, 200]
+    assert sorted(len(instances(data)) for _, data in hub.intake.stored) == [12, 100]
     assert await in_thread(daemon.end) == -signal.SIGTERM
     await hub.stop()
     assert "Traceback" not in "".join(daemon.output)
 
 
-async def test_compressed(start: Callable[..., Any]) -> None:
-    """A compressed series is kept and sent as it came, not decoded."""
+async def test_compressed_and_enhanced(start: Callable[..., Any]) -> None:
+    """A compressed series is kept and sent as it came, not decoded; an Enhanced MR image is a scan of its own."""
     hub = Hub()
     daemon, port = await start(await hub.start())
     sent = slices(PixelData=encapsulate([b"\xff\x4f\xff\x51 no codestream"]))
@@ -276,6 +281,12 @@ async def test_compressed(start: Callable[..., Any]) -> None:
         first = pydicom.dcmread(BytesIO(tar.extractfile(tar.next()).read()))  # type: ignore[arg-type, union-attr]
     assert first.file_meta.TransferSyntaxUID == JPEG2000Lossless
     assert first.PixelData == sent[0].PixelData
+    scu = Scu(port)
+    scu.ae.add_requested_context(EnhancedMRImageStorage)
+    frames = {"SOPClassUID": str(EnhancedMRImageStorage), "NumberOfFrames": 12, "PixelData": bytes(12 * 128)}
+    assert await in_thread(scu.send, slices(1, "1.2.4", **frames)) == [0]
+    await until(lambda: len(hub.intake.stored) == 2)
+    assert hub.offers[1].meta["facts"]["slices"] == 12
     assert await in_thread(daemon.end) == -signal.SIGTERM
     await hub.stop()
 

@@ -109,6 +109,7 @@ class SeriesTests(SourceCase, CommandTestCase):
         self.receive(range(1, 9))
         self.assertEqual(self.series("list")[1], "1.2.3  8 instances  awaited\n")
         self.clock.advance(5)
+        self.assertIn("revision 1: complete, the HUB has it not yet", self.series("list")[1])
         item, _ = self.send()
         self.assertEqual(self.series("list")[1], f"1.2.3  8 instances  revision 1: kept: {item.id}\n")
         self.receive(range(9, 10), association=2)
