@@ -14,13 +14,17 @@ _REQUEST = 128 * 1024
 
 _READ = 64 * 1024
 
+_INVALID = "Evt19"
+"""Of the state machine (PS3.8 9.2): an invalid PDU was received."""
+
 _log = Logger()
 
 
 def guard(association: Association, max_pdu: int) -> None:
     """Bound what a peer makes us hold, let no answer wait for more data, and read in larger pieces.
 
-    The library believes the length that a PDU states, up to 4 GiB, and collects instances of any size.
+    The library believes the length that a PDU states, up to 4 GiB, collects instances of any size, and lets some broken
+    messages end its thread.
     """
     wrapped: Any = association.dul.socket
     connection: socket.socket = wrapped.socket
@@ -42,4 +46,14 @@ def guard(association: Association, max_pdu: int) -> None:
             got += more
         return data
 
+    receive = association.dimse.receive_primitive
+
+    def receive_primitive(primitive: Any) -> None:
+        try:
+            receive(primitive)
+        except Exception:  # such as a command without a command field, which would end the library's thread
+            _log.warn("a peer sends what is no message; aborted", event="dicom.no-message")
+            association.dul.event_queue.put(_INVALID)
+
     wrapped.recv = recv
+    association.dimse.receive_primitive = receive_primitive  # type: ignore[method-assign]

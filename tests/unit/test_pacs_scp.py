@@ -228,7 +228,7 @@ class StatusTests(SynchronousTestCase):
         connection = SimpleNamespace(setsockopt=lambda *_: None, recv_into=self.fail)
         association: Any = SimpleNamespace(
             dul=SimpleNamespace(socket=SimpleNamespace(socket=connection, recv=None)),
-            dimse=SimpleNamespace(message=None),
+            dimse=SimpleNamespace(message=None, receive_primitive=None),
         )
         scp_guard.guard(association, 16384)
         self.assertRaises(OSError, association.dul.socket.recv, 2**31)
@@ -238,6 +238,20 @@ class StatusTests(SynchronousTestCase):
         )
         self.assertEqual(association.dul.socket.recv(3), b"abc")
         self.assertEqual(association.dul.socket.recv(3), b"")
+
+    def test_noMessage(self) -> None:
+        """What breaks the library's reading of a message is an invalid PDU to its state machine, and no dead thread."""
+        events: list[str] = []
+        association: Any = SimpleNamespace(
+            dul=SimpleNamespace(
+                socket=SimpleNamespace(socket=SimpleNamespace(setsockopt=lambda *_: None)),
+                event_queue=SimpleNamespace(put=events.append),
+            ),
+            dimse=SimpleNamespace(message=None, receive_primitive=lambda primitive: primitive.no_such_thing),
+        )
+        scp_guard.guard(association, 16384)
+        association.dimse.receive_primitive(object())
+        self.assertEqual(events, ["Evt19"])
 
 
 class SettingsTests(SynchronousTestCase):
