@@ -27,6 +27,8 @@ from fr_twisted.pacs.trouble import log_trouble
 LOOK = 1.0
 """Seconds between two looks at what people ask for."""
 
+_MOMENT = 1.0
+
 TIDY = 60.0
 """Seconds between two looks for what can be removed."""
 
@@ -136,6 +138,10 @@ class ReceivedSource:
         """An association is over."""
         if self._running:
             self._arrivals.closed(association, released)
+
+    def disconnected(self, association: int) -> None:
+        """The connection of an association is closed; how it ended may be told in a moment."""
+        self._later(f"disconnected {association}", _MOMENT, lambda: self.closed(association, False))
 
     # -- from complete to the outbox
 

@@ -6,7 +6,6 @@ reactor has to know goes through ``call``, which is `callFromThread` of a reacto
 
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,7 +76,10 @@ class Told(Protocol):
         """An instance was stored."""
 
     def closed(self, association: int, released: bool) -> None:
-        """An association is over."""
+        """An association is over, by a release or an abort."""
+
+    def disconnected(self, association: int) -> None:
+        """Its connection is closed: after `closed`, before it, or without it where a thread of the library broke."""
 
 
 class Commitments(Protocol):
@@ -190,10 +192,7 @@ class StorageScp:
         self._call(self._told.closed, _number(event), False)
 
     def _disconnected(self, event: evt.Event) -> None:
-        # A release or abort is told before or after this, or not at all where a thread of the library broke.
-        timer = threading.Timer(1.0, self._call, (self._told.closed, _number(event), False))
-        timer.daemon = True
-        timer.start()
+        self._call(self._told.disconnected, _number(event))
 
     # -- messages
 

@@ -426,6 +426,20 @@ class ReceivedSourceTests(SourceCase):
         second, _ = self.send()
         self.assertEqual(second.id, first.id)
 
+    def test_disconnected(self) -> None:
+        """A connection that is gone counts as broken off, unless it is told within a moment that it was released."""
+        self.receive(range(1, 9), released=None)
+        self.source.disconnected(1)
+        self.source.closed(1, True)
+        self.clock.pump([1, 4])
+        self.assertEqual(len(self.send()[1]), 8)
+        self.receive(range(9, 11), association=2, released=None)
+        self.source.disconnected(2)
+        self.clock.pump([1, 59])
+        self.nothing()
+        self.clock.advance(1)
+        self.assertEqual(len(self.send()[1]), 10)
+
     def test_killedWhileItArrived(self) -> None:
         """Killed in the middle, what was stored waits for the sender to come again, and is sent once, whole."""
         self.receive(range(1, 5), released=None)

@@ -118,7 +118,7 @@ class StatusTests(SynchronousTestCase):
         settings = scp.ScpSettings("127.0.0.1", 0, "FR", ("MR1",))
         spool: Any = self.spool
         commitments: Any = SimpleNamespace(requested=self.requested)
-        told: Any = SimpleNamespace(arrived="arrived", closed="closed")
+        told: Any = SimpleNamespace(arrived="arrived", closed="closed", disconnected="disconnected")
         self.scp = scp.StorageScp(settings, spool, told, commitments, lambda *said: self.told.append(said))
 
     def requested(self, association: Any, peer: str, information: Any) -> tuple[int, str]:
