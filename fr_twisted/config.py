@@ -19,6 +19,7 @@ from fr_twisted.model import NodeName
 
 _SUFFIXES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _SIZE = re.compile(r"(\d{1,15})([KMG]?)")
+_AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 _PLAIN_ENDPOINT = re.compile(r"tcp6?:(?:[^:=]+:)?(\d+)(?::|$)")
 
 RESERVED_PREFIX = "FR_TEST_"
@@ -128,6 +129,40 @@ def _paths(value: Any) -> Any:
     return tuple(part for text in texts for part in str(text).split(os.pathsep) if part)
 
 
+def _dicom_endpoint(value: str) -> str:
+    """The DICOM port is served by threads, not by Twisted: of its endpoint strings only plain TCP is understood."""
+    if re.fullmatch(r"tcp:\d{1,5}(:interface=[A-Za-z0-9.-]+)?", value) is None:
+        raise ValueError("it is not of the form tcp:PORT or tcp:PORT:interface=ADDRESS")
+    return _server_endpoint(value)
+
+
+def _ae_title(value: str) -> str:
+    if _AE_TITLE.fullmatch(value) is None or not value.strip():
+        raise ValueError("it is no AE title")
+    return value.strip()
+
+
+def _ae_titles(value: Any) -> Any:
+    """Read ``SCANNER1, SCANNER2``: a title may hold spaces."""
+    texts = value.split(",") if isinstance(value, str) else value
+    return tuple(_ae_title(text.strip()) for text in texts if text.strip())
+
+
+def _peers(value: Any) -> Any:
+    """Read ``SCANNER1=10.0.0.5:104, ORTHANC=127.0.0.1:4242``."""
+    if not isinstance(value, str):
+        return value
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, value.split(","))):
+        title, _, address = part.rpartition("=")
+        if re.fullmatch(r"[A-Za-z0-9.-]+:\d{1,5}", address) is None:
+            raise ValueError(f"{part!r} is not TITLE=HOST:PORT")
+        if _ae_title(title) in found:
+            raise ValueError(f"{title} is named twice")
+        found[_ae_title(title)] = address
+    return found
+
+
 def _mongo_uri(value: str) -> str:
     if not re.match(r"mongodb://[^/]", value):
         raise ValueError("it does not begin with mongodb://host")
@@ -151,6 +186,16 @@ Paths = Annotated[
     tuple[Path, ...],
     BeforeValidator(_paths),
     PlainSerializer(lambda value: os.pathsep.join(str(path) for path in value)),
+]
+
+AeTitle = Annotated[str, BeforeValidator(_ae_title)]
+AeTitles = Annotated[
+    tuple[str, ...], BeforeValidator(_ae_titles), PlainSerializer(lambda value: ", ".join(value))
+]
+Peers = Annotated[
+    Mapping[str, str],
+    BeforeValidator(_peers),
+    PlainSerializer(lambda value: ", ".join(f"{title}={address}" for title, address in value.items())),
 ]
 
 _NODE = "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
@@ -301,7 +346,60 @@ class BrainSettings(_StoreAccess, Settings):
     )
 
 
-class PacsSettings(Settings):
+class _DicomIn(BaseModel):
+    """How Fr-PACS takes series by DICOM."""
+
+    dicom_listen: Annotated[
+        Annotated[str, BeforeValidator(_dicom_endpoint)] | None,
+        Setting("FR_DICOM_LISTEN", "tcp:PORT or tcp:PORT:interface=ADDRESS, such as tcp:11112"),
+    ] = Field(default=None, description="endpoint that scanners and archives send to; none: no DICOM in")
+    dicom_aet: Annotated[AeTitle, Setting("FR_DICOM_AET", "1 to 16 characters, no backslash")] = Field(
+        default="FR", description="our AE title, which senders must call"
+    )
+    dicom_allow: Annotated[AeTitles, Setting("FR_DICOM_ALLOW", "AE titles with commas between")] = Field(
+        default=(), description="the AE titles that may send; none: any"
+    )
+    dicom_peers: Annotated[
+        Peers, Setting("FR_DICOM_PEERS", "TITLE=HOST:PORT with commas between, such as MR1=10.0.0.5:104")
+    ] = Field(default={}, description="where the results of storage commitment are sent, by AE title")
+    dicom_max_pdu: Annotated[Size, Setting("FR_DICOM_MAX_PDU", _SIZE_TEXT + ", 4K to 1M")] = Field(
+        default=256 * 1024, ge=4096, le=1024**2, description="the longest PDU that is taken"
+    )
+    dicom_max_associations: Annotated[
+        int, Setting("FR_DICOM_MAX_ASSOCIATIONS", "a whole number, 1 to 256")
+    ] = Field(default=16, ge=1, le=256, description="associations that may be open at once")
+    dicom_spool: Annotated[Path, Setting("FR_SPOOL", _FOLDER)] = Field(
+        default=Path("received"),
+        description="folder that received instances are kept in until the HUB has them",
+    )
+    spool_limit: Annotated[Size, Setting("FR_SPOOL_LIMIT", _SIZE_TEXT)] = Field(
+        default=20 * 1024**3, gt=0, description="bytes that FR_SPOOL may hold; more is answered A700H"
+    )
+    spool_reserve: Annotated[Size, Setting("FR_SPOOL_RESERVE", _SIZE_TEXT)] = Field(
+        default=1024**3, ge=0, description="bytes of its disk that are left free; less is answered A700H"
+    )
+    spool_keep: Annotated[float, Setting("FR_SPOOL_KEEP", "a number of seconds, 0 or more")] = Field(
+        default=86400.0,
+        ge=0,
+        description="seconds for which a series that is done with stays, for latecomers",
+    )
+    series_quiet: Annotated[float, Setting("FR_SERIES_QUIET", _SECONDS)] = Field(
+        default=5.0, gt=0, description="seconds after the sender's release until a series counts as complete"
+    )
+    series_patience: Annotated[float, Setting("FR_SERIES_PATIENCE", _SECONDS)] = Field(
+        default=60.0,
+        gt=0,
+        description="the same where the sender broke off, falls silent, or we were restarted",
+    )
+    series_rules: Annotated[Path | None, Setting("FR_SERIES_RULES", "the path of a TOML file")] = Field(
+        default=None, description="which received series are sent, how urgent; none: all that can be"
+    )
+    commit_wait: Annotated[float, Setting("FR_COMMIT_WAIT", _SECONDS)] = Field(
+        default=3600.0, gt=0, description="seconds after which what is not kept yet counts as not committed"
+    )
+
+
+class PacsSettings(_DicomIn, Settings):
     """Fr-PACS: sends scans, receives their reports."""
 
     node: Annotated[NodeName, Setting("FR_PACS_NODE", _NODE)] = Field(

@@ -22,13 +22,16 @@ from fr_twisted.pacs.facts import dicom_date_time, dicom_moment, dicom_zone, kno
 from fr_twisted.pacs.files import NotUsableError, Skipped, Stamp
 from fr_twisted.pacs.nifti import MIN_SLICES
 
+IMPLEMENTATION_UID = "2.25.98205412302165418243061327064327814071"
+"""Names the software that wrote a file (PS3.7 D.3.3.2); a UUID-derived UID."""
+
 MR_CLASSES = frozenset((str(MRImageStorage), str(EnhancedMRImageStorage)))
 
 # Odd values of other people's files are no reason to warn, and the warnings quote them.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 _UID = re.compile(r"[0-9][0-9.]{0,63}\Z")
-_TAGS = [
+TAGS = [
     "SpecificCharacterSet",
     "ImageType",
     "SOPClassUID",
@@ -48,6 +51,7 @@ _TAGS = [
     "PatientSex",
     "PatientAge",
     "ScanningSequence",
+    "MRAcquisitionType",
     "SequenceName",
     "PulseSequenceName",
     "SliceThickness",
@@ -59,6 +63,9 @@ _TAGS = [
     "FlipAngle",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "AcquisitionNumber",
+    "ImagesInAcquisition",
+    "NumberOfSeriesRelatedInstances",
     "InstanceNumber",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -70,6 +77,7 @@ _TAGS = [
     "BitsAllocated",
     "TimezoneOffsetFromUTC",
 ]
+"""What is read of a header."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +164,9 @@ def read_slice(stamp: Stamp) -> Slice:
     try:
         with stamp.path.open("rb") as stream:
             # Not defer_size: the stamp's own size tells whether the pixels are all there.
-            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[*_TAGS])
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[*TAGS])
             pixels_at = stream.tell()
-        return _slice_of(stamp, header, pixels_at)
+        return slice_of(stamp, header, pixels_at)
     except (NotUsableError, OSError):
         raise
     except InvalidDicomError:
@@ -168,7 +176,8 @@ def read_slice(stamp: Stamp) -> Slice:
         raise NotUsableError("not a readable DICOM file") from None
 
 
-def _slice_of(stamp: Stamp, header: Dataset, pixels_at: int) -> Slice:
+def slice_of(stamp: Stamp, header: Dataset, pixels_at: int) -> Slice:
+    """Return the slice of a header with `TAGS`, read up to its pixels at ``pixels_at``; raises as `read_slice` does."""
     kind, modality = str(header.get("SOPClassUID", "")), _word(header, "Modality")
     if kind not in MR_CLASSES or modality != "MR":
         shown = modality if re.fullmatch(r"[A-Z]{1,16}", modality) else "unknown"
@@ -267,6 +276,7 @@ def _facts(header: Dataset, slices: int) -> dict[str, Any]:
         "manufacturer": _word(header, "Manufacturer"),
         "model": _word(header, "ManufacturerModelName"),
         "sequence": _word(header, "SequenceName") or _word(header, "PulseSequenceName"),
+        "acquisition_type": _word(header, "MRAcquisitionType"),
         "scanning_sequence": "\\".join(_values(header, "ScanningSequence")),
         "repetition_time_ms": _float(header, "RepetitionTime"),
         "echo_time_ms": _float(header, "EchoTime"),

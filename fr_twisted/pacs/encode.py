@@ -12,11 +12,9 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
+from fr_twisted.pacs.dicom import IMPLEMENTATION_UID
 from fr_twisted.pacs.generator.truth import GeneratedScan
 from fr_twisted.pacs.series_template import SeriesTemplate, Slice
-
-IMPLEMENTATION_UID = "2.25.98205412302165418243061327064327814071"
-"""Names the software that wrote a file (PS3.7 D.3.3.2); a UUID-derived UID."""
 
 PLANES = {"axial": (2, 1, 0), "sagittal": (0, 2, 1), "coronal": (1, 2, 0)}
 """For each orientation, the volume's axis that runs through slices, along columns (down) and along rows (right)."""

@@ -31,6 +31,9 @@ def makeService(options: Any) -> IService:
 
     clock: Any = reactor
     settings: PacsSettings = options.settings
+    if settings.dicom_listen is not None:
+        # The network library is needed by nobody else.
+        from fr_twisted.pacs.reception import DicomPortService, SpoolService
     node, patient_id, spool = settings.node, settings.patient_id, Spool(settings.spool, settings.node)
     sources: list[Source] = []
     if settings.send:
@@ -49,6 +52,9 @@ def makeService(options: Any) -> IService:
                 truth=settings.truth,
             )
         )
+    reception = SpoolService(settings, spool, clock) if settings.dicom_listen is not None else None
+    if reception is not None:
+        sources.append(reception.source)
     acks = AckTimes(clock)
     outbox = PacsOutbox(sources, clock, acks)
     intake = ReportIntake(ReportFolder(settings.reports), clock, acks)
@@ -58,6 +64,8 @@ def makeService(options: Any) -> IService:
     )
     senders = ReconnectingSenderFactory(node, outbox, clock, times=times)
     root = make_unit("pacs", options, clock)
+    if reception is not None:
+        reception.setServiceParent(root)
     OutboxService(outbox, spool, settings.send, settings.watch).setServiceParent(root)
     ReportsService(intake).setServiceParent(root)
     DrainService(receivers, settings.stop_timeout / 4).setServiceParent(root)
@@ -66,4 +74,6 @@ def makeService(options: Any) -> IService:
     ListeningService(serverFromString(clock, settings.listen), receivers, settings.listen).setServiceParent(
         root
     )
+    if reception is not None:
+        DicomPortService(settings, reception, clock).setServiceParent(root)
     return root

@@ -249,7 +249,9 @@ class MongoStore:
         try:
             # Its answer may be lost, and our own repeat of it find it there.
             with suppress(DuplicateKeyError):
-                await self._mongo.insert("write to the store", GARBAGE, dict(probe), timeout=self._open_timeout)
+                await self._mongo.insert(
+                    "write to the store", GARBAGE, dict(probe), timeout=self._open_timeout
+                )
             await self._mongo.delete("write to the store", GARBAGE, probe, timeout=self._open_timeout)
         except StoreError as error:
             raise self._unusable(error) from None

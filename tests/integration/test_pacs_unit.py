@@ -75,9 +75,9 @@ class Hub:
         return outbox
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait, at most 30 s, until it holds."""
-    for _ in range(1500):
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until it holds."""
+    for _ in range(int(seconds / 0.02)):
         if condition():
             return
         await deferLater(reactor, 0.02)

@@ -398,7 +398,9 @@ class RetryTests(StoreCommandTestCase):
         self.do(self.fill())
         scan = self.store.scan_docs["scan-b"]
         self.store.scan_docs["scan-b"] = scan.model_copy(update={"payload_broken_at": START})
-        self.assertIn("Payload   nifti, 100 B, found broken on 2026-01-01 00:00:00 UTC", self.lines("show", "b"))
+        self.assertIn(
+            "Payload   nifti, 100 B, found broken on 2026-01-01 00:00:00 UTC", self.lines("show", "b")
+        )
 
     def test_all(self) -> None:
         """All that are Failed are tried again, each once."""

@@ -212,7 +212,7 @@ class SeriesTests(FolderCase):
 
     def test_keywords(self) -> None:
         """Every tag that is read exists."""
-        for keyword in dicom._TAGS:
+        for keyword in dicom.TAGS:
             self.assertIsNotNone(pydicom.datadict.tag_for_keyword(keyword), keyword)
 
     def test_oneSeries(self) -> None:
