@@ -24,6 +24,9 @@ from fr_twisted.model import CHUNK_SIZE
 EARNEST = 64
 """The first such part of a chunk is read before it gets room: who announces chunks, or trickles them, takes none."""
 
+FLUSH = 0.5
+"""Seconds before the end of a drain in which who is still there is told BYE."""
+
 
 class State(Enum):
     """Where a connection stands."""
@@ -475,15 +478,25 @@ class ReceiverFactory(Factory):
         for protocol in open_ones:
             protocol.drain()
 
+        def leave_all() -> None:
+            # Whose store hangs is told all the same: a peer that was told does not wonder.
+            for protocol in list(self.connections):
+                protocol.leave(Bye.SHUTDOWN, "this node is stopping; what is under way is to be sent again")
+
         def drop_all() -> None:
             for protocol in list(self.connections):
                 protocol.drop()
 
-        deadline = self.clock.callLater(seconds, drop_all)
+        flush = min(FLUSH, seconds / 4)
+        deadlines = [
+            self.clock.callLater(seconds - flush, leave_all),
+            self.clock.callLater(seconds, drop_all),
+        ]
 
         def all_ended(_: object) -> None:
-            if deadline.active():
-                deadline.cancel()
+            for deadline in deadlines:
+                if deadline.active():
+                    deadline.cancel()
 
         return ended.addCallback(all_ended)
 

@@ -612,10 +612,17 @@ class DrainTests(ReceiverCase):
         self.intake.release()
         self.assertEqual([verb for verb, _ in frames(self.transport)], ["GO", "KEPT", "ACK", "BYE"][1:])
 
-    def test_offerWhileDraining(self) -> None:
-        """A connection whose store hangs is cut by force at the deadline."""
+    def test_storeHangsAtTheEnd(self) -> None:
+        """A connection whose store hangs is told BYE before the deadline, and cut by force at it."""
         self.intake.holding = True
         self.feed(offer(self.item), data(self.item, 0, b"0123"))
         self.factory.drain(5)
-        self.clock.advance(5)
+        self.clock.advance(4.4)
+        self.assertEqual(frames(self.transport), [])
+        self.clock.advance(0.2)
+        self.assertEqual([verb for verb, _ in frames(self.transport)], ["BYE"])
+        self.assertFalse(self.transport.aborted)
+        self.clock.advance(0.4)
         self.assertTrue(self.transport.aborted)
+        self.intake.release()
+        self.assertEqual(frames(self.transport), [])
