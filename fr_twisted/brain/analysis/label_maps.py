@@ -1,4 +1,4 @@
-"""Writes what each voxel was counted as: label maps on the analysis's own grid, for viewers and for DICOM segmentations."""
+"""Writes what each voxel was counted as: label maps on the analysis's own grid, for viewers and DICOM segmentations."""
 
 import gzip
 from collections.abc import Sequence
