@@ -19,6 +19,7 @@ from fr_twisted.model import NodeName
 
 _SUFFIXES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _SIZE = re.compile(r"(\d{1,15})([KMG]?)")
+_AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 _PLAIN_ENDPOINT = re.compile(r"tcp6?:(?:[^:=]+:)?(\d+)(?::|$)")
 
 RESERVED_PREFIX = "FR_TEST_"
@@ -26,6 +27,18 @@ RESERVED_PREFIX = "FR_TEST_"
 
 ENV_FILE = "FR_ENV_FILE"
 """Names the file of settings to read instead of ``.env`` in the current folder."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A DICOM archive that results are sent to."""
+
+    title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.title}@{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,31 @@ def _paths(value: Any) -> Any:
     return tuple(part for text in texts for part in str(text).split(os.pathsep) if part)
 
 
+def _ae_title(value: str) -> str:
+    if _AE_TITLE.fullmatch(value) is None or not value.strip():
+        raise ValueError("it is no AE title")
+    return value.strip()
+
+
+def _archive(value: str) -> Archive:
+    title, _, address = value.rpartition("@")
+    found = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise ValueError(f"{value!r} is not AET@host:port")
+    return Archive(_ae_title(title), found[1].strip("[]"), int(found[2]))
+
+
+def _archives(value: Any) -> Any:
+    """Read ``ORTHANC@127.0.0.1:4242, VNA@10.0.0.5:104``, given once or several times; a title may hold spaces."""
+    texts = [value] if isinstance(value, str) else value
+    if any(isinstance(text, Archive) for text in texts):
+        return tuple(texts)
+    found = tuple(_archive(part.strip()) for text in texts for part in text.split(",") if part.strip())
+    if twice := {str(archive) for archive in found if found.count(archive) > 1}:
+        raise ValueError(f"{min(twice)} is named twice")
+    return found
+
+
 def _mongo_uri(value: str) -> str:
     if not re.match(r"mongodb://[^/]", value):
         raise ValueError("it does not begin with mongodb://host")
@@ -151,6 +189,12 @@ Paths = Annotated[
     tuple[Path, ...],
     BeforeValidator(_paths),
     PlainSerializer(lambda value: os.pathsep.join(str(path) for path in value)),
+]
+AeTitle = Annotated[str, BeforeValidator(_ae_title)]
+Archives = Annotated[
+    tuple[Archive, ...],
+    BeforeValidator(_archives),
+    PlainSerializer(lambda value: ", ".join(map(str, value))),
 ]
 
 _NODE = "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
@@ -265,7 +309,28 @@ class BrainSettings(_StoreAccess, Settings):
     )
 
 
-class PacsSettings(Settings):
+class _DicomOut(BaseModel):
+    """How Fr-PACS sends results to DICOM archives."""
+
+    dicom_aet: Annotated[AeTitle, Setting("FR_DICOM_AET", "1 to 16 characters, no backslash")] = Field(
+        default="FR", description="our AE title"
+    )
+    dicom_archives: Annotated[
+        Archives,
+        Setting(
+            "FR_DICOM_ARCHIVES", "AET@host:port with commas between, such as ORTHANC@10.0.0.5:4242", many=True
+        ),
+    ] = Field(default=(), description="archives that get the results of DICOM series as DICOM objects")
+    dicom_commitment: Annotated[YesNo, Setting("FR_DICOM_COMMITMENT", "yes or no")] = Field(
+        default=False, description="whether the archives are asked to commit to keeping the results"
+    )
+    dicom_state: Annotated[Path, Setting("FR_DICOM_STATE", _FOLDER)] = Field(
+        default=Path(".fr/dicom"),
+        description="folder for headers of sent series, and results that no archive has yet; holds patients' names",
+    )
+
+
+class PacsSettings(_DicomOut, Settings):
     """Fr-PACS: sends scans, receives their reports."""
 
     node: Annotated[NodeName, Setting("FR_PACS_NODE", _NODE)] = Field(

@@ -1,13 +1,32 @@
 """``twistd frpacs``: options and the services of Fr-PACS."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 
 from fr_twisted.config import PacsSettings
 from fr_twisted.ops.options import settings_options
 
+if TYPE_CHECKING:
+    from fr_twisted.pacs.dicom_out.service import DicomOutService
+    from fr_twisted.pacs.report_files import ReportFolder
+
 Options = settings_options(PacsSettings, "Sends brain scans to Fr-HUB and keeps the reports that come back.")
+
+
+def _results(settings: PacsSettings, reports: "ReportFolder", clock: Any) -> "DicomOutService":
+    """Return what sends results to archives; the libraries that it needs are imported for nobody else."""
+    from fr_twisted.pacs.dicom_out.jobs import Jobs
+    from fr_twisted.pacs.dicom_out.scu import Sender
+    from fr_twisted.pacs.dicom_out.service import DicomOutService
+
+    return DicomOutService(
+        Jobs(settings.dicom_state, reports),
+        settings.dicom_archives,
+        lambda archive: Sender(archive, settings.dicom_aet),
+        clock,
+        commitment=settings.dicom_commitment,
+    )
 
 
 def makeService(options: Any) -> IService:
@@ -48,12 +67,15 @@ def makeService(options: Any) -> IService:
                 truth=settings.truth,
             )
         )
-    acks = AckTimes(clock)
-    outbox = PacsOutbox(sources, clock, acks)
-    intake = ReportIntake(ReportFolder(settings.reports), clock, acks)
+    acks, reports = AckTimes(clock), ReportFolder(settings.reports)
+    results = _results(settings, reports, clock) if settings.dicom_archives else None
+    outbox = PacsOutbox(sources, clock, acks, remember=results.remember if results else None)
+    intake = ReportIntake(reports, clock, acks, tell=results.report_written if results else None)
     receivers = ReceiverFactory(node, intake, clock, window=settings.link_window, max_item=MAX_BUNDLE)
     senders = ReconnectingSenderFactory(node, outbox, clock)
     root = make_unit("pacs", options, clock)
+    if results is not None:
+        results.setServiceParent(root)
     OutboxService(outbox, spool, settings.send, settings.watch).setServiceParent(root)
     ReportsService(intake).setServiceParent(root)
     DrainService(receivers, settings.stop_timeout / 4).setServiceParent(root)
