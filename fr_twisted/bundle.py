@@ -14,8 +14,15 @@ REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 REPORT_PDF = "report.pdf"
 OVERLAY_PNG = "overlay.png"
+LABELS_NII = "labels.nii.gz"
+"""Which tissue each voxel was counted as; absent where the numbers are withheld, and from analyses that make none."""
+LESIONS_NII = "lesions.nii.gz"
+"""On the same grid, the number of the lesion candidate that each voxel belongs to; absent where there is none."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(json|html|png|pdf|dcm|csv|txt)\Z")
+LABELS = {1: "fluid", 2: "grey matter", 3: "white matter", 4: "ventricle"}
+"""The values of `LABELS_NII`; 0 is outside. Fluid and ventricles together are the cerebrospinal fluid."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(json|html|png|pdf|dcm|csv|txt|nii\.gz)\Z")
 
 
 class BundleError(ValueError):

@@ -30,6 +30,18 @@ ENV_FILE = "FR_ENV_FILE"
 
 
 @dataclass(frozen=True)
+class Archive:
+    """A DICOM archive that results are sent to."""
+
+    title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
 class Setting:
     """What people are told of a field: its environment variable, what it accepts, whether it is to be kept secret."""
 
@@ -163,6 +175,25 @@ def _peers(value: Any) -> Any:
     return found
 
 
+def _archive(value: str) -> Archive:
+    title, _, address = value.rpartition("@")
+    found = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise ValueError(f"{value!r} is not AET@host:port")
+    return Archive(_ae_title(title), found[1].strip("[]"), int(found[2]))
+
+
+def _archives(value: Any) -> Any:
+    """Read ``ORTHANC@127.0.0.1:4242, VNA@10.0.0.5:104``, given once or several times; a title may hold spaces."""
+    texts = [value] if isinstance(value, str) else value
+    if any(isinstance(text, Archive) for text in texts):
+        return tuple(texts)
+    found = tuple(_archive(part.strip()) for text in texts for part in text.split(",") if part.strip())
+    if twice := {str(archive) for archive in found if found.count(archive) > 1}:
+        raise ValueError(f"{min(twice)} is named twice")
+    return found
+
+
 def _mongo_uri(value: str) -> str:
     if not re.match(r"mongodb://[^/]", value):
         raise ValueError("it does not begin with mongodb://host")
@@ -187,8 +218,13 @@ Paths = Annotated[
     BeforeValidator(_paths),
     PlainSerializer(lambda value: os.pathsep.join(str(path) for path in value)),
 ]
-
 AeTitle = Annotated[str, BeforeValidator(_ae_title)]
+Archives = Annotated[
+    tuple[Archive, ...],
+    BeforeValidator(_archives),
+    PlainSerializer(lambda value: ", ".join(map(str, value))),
+]
+
 AeTitles = Annotated[
     tuple[str, ...], BeforeValidator(_ae_titles), PlainSerializer(lambda value: ", ".join(value))
 ]
@@ -354,7 +390,7 @@ class _DicomIn(BaseModel):
         Setting("FR_DICOM_LISTEN", "tcp:PORT or tcp:PORT:interface=ADDRESS, such as tcp:11112"),
     ] = Field(default=None, description="endpoint that scanners and archives send to; none: no DICOM in")
     dicom_aet: Annotated[AeTitle, Setting("FR_DICOM_AET", "1 to 16 characters, no backslash")] = Field(
-        default="FR", description="our AE title, which senders must call"
+        default="FR", description="our AE title: senders must call it, archives see it"
     )
     dicom_allow: Annotated[AeTitles, Setting("FR_DICOM_ALLOW", "AE titles with commas between")] = Field(
         default=(), description="the AE titles that may send; none: any"
@@ -399,7 +435,25 @@ class _DicomIn(BaseModel):
     )
 
 
-class PacsSettings(_DicomIn, Settings):
+class _DicomOut(BaseModel):
+    """How Fr-PACS sends results to DICOM archives."""
+
+    dicom_archives: Annotated[
+        Archives,
+        Setting(
+            "FR_DICOM_ARCHIVES", "AET@host:port with commas between, such as ORTHANC@10.0.0.5:4242", many=True
+        ),
+    ] = Field(default=(), description="archives that get the results of DICOM series as DICOM objects")
+    dicom_commitment: Annotated[YesNo, Setting("FR_DICOM_COMMITMENT", "yes or no")] = Field(
+        default=False, description="whether the archives are asked to commit to keeping the results"
+    )
+    dicom_state: Annotated[Path, Setting("FR_DICOM_STATE", _FOLDER)] = Field(
+        default=Path(".fr/dicom"),
+        description="folder for headers of sent series, and results that no archive has yet; holds patients' names",
+    )
+
+
+class PacsSettings(_DicomIn, _DicomOut, Settings):
     """Fr-PACS: sends scans, receives their reports."""
 
     node: Annotated[NodeName, Setting("FR_PACS_NODE", _NODE)] = Field(

@@ -7,7 +7,14 @@ from pathlib import Path
 from fr_twisted import bundle
 from fr_twisted.command.trouble import BROKEN, CommandError
 
-NAMES = (bundle.REPORT_JSON, bundle.REPORT_HTML, bundle.REPORT_PDF, bundle.OVERLAY_PNG)
+NAMES = (
+    bundle.REPORT_JSON,
+    bundle.REPORT_HTML,
+    bundle.REPORT_PDF,
+    bundle.OVERLAY_PNG,
+    bundle.LABELS_NII,
+    bundle.LESIONS_NII,
+)
 
 
 def check(folder: Path, scan_id: str) -> None:

@@ -82,7 +82,10 @@ class PacsOutbox:
         run: Run = deferToThread,
         prepared: int = PREPARED,
         jitter: Callable[[], float] = random,
+        remember: Callable[[Prepared], None] | None = None,
     ) -> None:
+        """Take ``remember``, which is called in a thread with each scan before it is offered."""
+        self._remember = remember
         self._sources, self._clock, self._run, self._jitter = sources, clock, run, jitter
         self._acks = acks or AckTimes(clock)
         self._room = DeferredSemaphore(prepared)
@@ -184,7 +187,7 @@ class PacsOutbox:
     async def _prepare(self, entry: Entry) -> None:
         await self._room.acquire()
         try:
-            entry.prepared = await self._in_thread(entry.candidate.prepare)
+            entry.prepared = await self._in_thread(self._prepare_one, entry.candidate)
         except (ChangedError, NotUsableError) as error:
             self._drop(entry, error)
         except CancelledError:
@@ -200,6 +203,16 @@ class PacsOutbox:
             )
             self._ready.append(entry)
             self._serve()
+
+    def _prepare_one(self, candidate: Candidate) -> Prepared:
+        prepared = candidate.prepare()
+        if self._remember is not None:
+            try:
+                self._remember(prepared)
+            except BaseException:
+                prepared.discard()
+                raise
+        return prepared
 
     def _drop(self, entry: Entry, error: Exception) -> None:
         """It is not what it was, or not to be sent: forget it; its source knows what to do."""

@@ -64,6 +64,12 @@ class ReportFolder:
                 shutil.rmtree(left)
             elif left.name.startswith(_PART):
                 left.unlink()
+        return self.written()
+
+    def written(self) -> list[Written]:
+        """Return the reports that are there, in the order of their writing."""
+        if not self.root.is_dir():
+            return []
         found = (self._marker(path) for path in self.root.iterdir() if path.is_dir())
         return sorted((w for w in found if w is not None), key=lambda written: written.written_at)
 

@@ -60,6 +60,7 @@ class ReportIntake:
         clock: time.
         acks: tells how long a scan's report took.
         run: runs a function in a thread.
+        tell: is called with each report that is on the disk; what it starts must not depend on being called.
     """
 
     _log = Logger()
@@ -71,8 +72,10 @@ class ReportIntake:
         acks: AckTimes | None = None,
         *,
         run: Run = deferToThread,
+        tell: Callable[[Written], None] | None = None,
     ) -> None:
         self.folder, self._clock, self._acks, self.run = folder, clock, acks or AckTimes(clock), run
+        self._tell = tell
         self.lock = DeferredLock()
         self._arriving: set[str] = set()
         self._written: list[Written] = []
@@ -163,6 +166,8 @@ class ReportIntake:
         )
         self._written.append(written)
         self._schedule_index()
+        if self._tell is not None:
+            self._tell(written)
 
     def _schedule_index(self) -> None:
         if self._index is None:

@@ -1,13 +1,32 @@
 """``twistd frpacs``: options and the services of Fr-PACS."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 
 from fr_twisted.config import PacsSettings
 from fr_twisted.ops.options import settings_options
 
+if TYPE_CHECKING:
+    from fr_twisted.pacs.dicom_out.service import DicomOutService
+    from fr_twisted.pacs.report_files import ReportFolder
+
 Options = settings_options(PacsSettings, "Sends brain scans to Fr-HUB and keeps the reports that come back.")
+
+
+def _results(settings: PacsSettings, reports: "ReportFolder", clock: Any) -> "DicomOutService":
+    """Return what sends results to archives; the libraries that it needs are imported for nobody else."""
+    from fr_twisted.pacs.dicom_out.jobs import Jobs
+    from fr_twisted.pacs.dicom_out.scu import Sender
+    from fr_twisted.pacs.dicom_out.service import DicomOutService
+
+    return DicomOutService(
+        Jobs(settings.dicom_state, reports),
+        settings.dicom_archives,
+        lambda archive: Sender(archive, settings.dicom_aet),
+        clock,
+        commitment=settings.dicom_commitment,
+    )
 
 
 def makeService(options: Any) -> IService:
@@ -55,9 +74,10 @@ def makeService(options: Any) -> IService:
     reception = SpoolService(settings, spool, clock) if settings.dicom_listen is not None else None
     if reception is not None:
         sources.append(reception.source)
-    acks = AckTimes(clock)
-    outbox = PacsOutbox(sources, clock, acks)
-    intake = ReportIntake(ReportFolder(settings.reports), clock, acks)
+    acks, reports = AckTimes(clock), ReportFolder(settings.reports)
+    results = _results(settings, reports, clock) if settings.dicom_archives else None
+    outbox = PacsOutbox(sources, clock, acks, remember=results.remember if results else None)
+    intake = ReportIntake(reports, clock, acks, tell=results.report_written if results else None)
     times = LinkTimes.with_silence(settings.link_silence)
     receivers = ReceiverFactory(
         node, intake, clock, window=settings.link_window, max_item=MAX_BUNDLE, times=times
@@ -66,6 +86,8 @@ def makeService(options: Any) -> IService:
     root = make_unit("pacs", options, clock)
     if reception is not None:
         reception.setServiceParent(root)
+    if results is not None:
+        results.setServiceParent(root)
     OutboxService(outbox, spool, settings.send, settings.watch).setServiceParent(root)
     ReportsService(intake).setServiceParent(root)
     DrainService(receivers, settings.stop_timeout / 4).setServiceParent(root)

@@ -14,7 +14,7 @@ from fr_twisted.bundle import BundleError, pack, unpack
 NAMES = st.builds(
     "{}.{}".format,
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True),
-    st.sampled_from(["json", "html", "png", "pdf", "dcm", "csv", "txt"]),
+    st.sampled_from(["json", "html", "png", "pdf", "dcm", "csv", "txt", "nii.gz"]),
 )
 FILES = st.dictionaries(NAMES, st.binary(max_size=2000), max_size=8)
 
@@ -71,6 +71,8 @@ class BundleTests(SynchronousTestCase):
             "a/b.json",
             ".x.json",
             "x.exe",
+            "x.gz",
+            "x.nii",
             "x",
             "",
             "x.json\n",

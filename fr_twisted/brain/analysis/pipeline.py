@@ -14,6 +14,7 @@ from fr_twisted.brain.analysis import (
     denoise,
     findings,
     gates,
+    label_maps,
     lesions,
     midline,
     page,
@@ -58,6 +59,8 @@ def run(payload: Path, scan_id: str, meta: ScanMeta, watch: Watch = unwatched) -
     with watch("pictures"):
         overlay, spots = pictures.overlay(anatomy), pictures.lesion_pictures(anatomy)
         files = page.files(scan_id, meta, found, overlay, spots)
+    with watch("label maps"):
+        files |= label_maps.files(anatomy, found)
     return AnalysisResult(found.model_dump(mode="json"), files)
 
 

@@ -1,0 +1,366 @@
+"""Runs the sending of results: a queue for each archive, so that one that is down holds up no other."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import random
+from typing import Any, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from fr_twisted.config import Archive
+from fr_twisted.ops.services import StartError
+from fr_twisted.pacs.dicom_out.jobs import Delivery, Job, Jobs, StateInUseError, warnings_of
+from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent
+from fr_twisted.pacs.encode import make_uid
+from fr_twisted.pacs.outbox import Run
+from fr_twisted.pacs.report_files import Written
+from fr_twisted.pacs.scans import Prepared
+
+FIRST_DELAY = 2.0
+MAX_DELAY = 300.0
+"""Seconds until an archive is tried again: doubled with each failure, half of it by chance."""
+
+
+class ISender(Protocol):
+    """What a queue asks of `fr_twisted.pacs.dicom_out.scu.Sender`. Methods block."""
+
+    def send(self, objects: dict[str, bytes], transaction: str | None = None) -> Sent:
+        """Send objects."""
+
+    def abort(self) -> None:
+        """End what goes on, from another thread."""
+
+
+class Lane:
+    """The queue of one archive: one report after another, the next attempt after a pause where one failed."""
+
+    def __init__(self, archive: Archive, sender: ISender, service: "DicomOutService") -> None:
+        self.archive, self.sender, self._service = archive, sender, service
+        self._queue: deque[Job] = deque()
+        self._busy = False
+        self._call: IDelayedCall | None = None
+        self._failures = 0
+
+    def put(self, job: Job) -> None:
+        """Add a report."""
+        self._queue.append(job)
+        self._go()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._queue.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _go(self) -> None:
+        if self._busy or self._call is not None or not self._queue or not self._service.running:
+            return
+        self._busy = True
+        self._service.spawn(self._one(self._queue.popleft()))
+
+    async def _one(self, job: Job) -> None:
+        try:
+            delivered = await self._service.deliver(job, self)
+        except Exception:
+            self._again(job)
+            raise
+        else:
+            if delivered.over:
+                self._failures = 0
+            else:
+                self._again(job)
+        finally:
+            self._busy = False
+            self._go()
+
+    def _again(self, job: Job) -> None:
+        """Put it behind the others, and wait: what ails the archive is likely to ail it for all."""
+        if not self._service.running:
+            return
+        self._queue.append(job)
+        self._failures += 1
+        delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(self._failures - 1, 16))
+        delay *= 0.5 + 0.5 * self._service.jitter()
+        self._service.say_later(job, self.archive, delay)
+
+        def go() -> None:
+            self._call = None
+            self._go()
+
+        self._call = self._service.clock.callLater(delay, go)
+
+
+class DicomOutService(Service):
+    """Sends the results of DICOM series to archives, and remembers over a restart what is to be sent.
+
+    Args:
+        jobs: the state folder.
+        archives: where to.
+        make: makes the sender of an archive.
+        clock: time.
+        commitment: whether archives are asked to commit to keeping them.
+        run: runs a function in a thread.
+        jitter: a number from 0 to 1.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        archives: Sequence[Archive],
+        make: Callable[[Archive], ISender],
+        clock: IReactorTime,
+        *,
+        commitment: bool = False,
+        run: Run = deferToThread,
+        jitter: Callable[[], float] = random,
+    ) -> None:
+        self._jobs, self._archives, self.clock, self.jitter = jobs, tuple(archives), clock, jitter
+        self._commitment, self._run = commitment, run
+        self._lanes = [Lane(archive, make(archive), self) for archive in self._archives]
+        self._open: dict[str, Job] = {}
+        self._making = DeferredLock()
+        self._tasks: set[Deferred[None]] = set()
+        self._later: set[IDelayedCall] = set()
+
+    # -- its life
+
+    def startService(self) -> None:
+        """Take the state folder, and take up what an earlier run left.
+
+        Raises:
+            StartError: the folder cannot be used.
+        """
+        try:
+            self._jobs.open()
+        except StateInUseError:
+            raise StartError(
+                f"FR_DICOM_STATE or --dicom-state: another Fr-PACS uses {self._jobs.state}"
+            ) from None
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise StartError(
+                f"FR_DICOM_STATE or --dicom-state: {self._jobs.state} cannot be used: {reason}"
+            ) from error
+        super().startService()
+        self.spawn(self._resume())
+
+    def stopService(self) -> Deferred[None]:
+        """End what is being sent; it goes on after the next start."""
+        super().stopService()
+        for call in self._later:
+            call.cancel()
+        self._later.clear()
+        for lane in self._lanes:
+            lane.stop()
+        aborting = [self._run(lane.sender.abort) for lane in self._lanes]
+        waiting = DeferredList([*aborting, *self._tasks], consumeErrors=True)
+        return waiting.addCallback(lambda _: self._jobs.close())
+
+    def spawn(self, work: Any) -> None:
+        """Run a coroutine of our own; what it did not expect is logged."""
+        task: Deferred[None] = Deferred.fromCoroutine(work)
+        self._tasks.add(task)
+        task.addErrback(
+            lambda failure: self._log.failure("sending results failed", failure, event="dicom.defect")
+        )
+        task.addCallback(lambda _: self._tasks.discard(task))
+
+    async def _resume(self) -> None:
+        for job in await self._run(self._jobs.unfinished):
+            self.spawn(self._take(job))
+
+    # -- scans and reports
+
+    def remember(self, prepared: Prepared) -> None:
+        """Keep what must be known of a series to file its results beside it; blocks, and raises `OSError`."""
+        self._jobs.headers.remember(prepared)
+
+    def report_written(self, written: Written) -> None:
+        """Have the results of a report made and sent."""
+        if self.running:
+            self.spawn(self._add(written))
+
+    async def _add(self, written: Written) -> None:
+        try:
+            job = await self._run(self._jobs.add, written)
+        except OSError as error:
+            # The report is safe in its folder; the next start finds that it was not noted.
+            self._retry(lambda: self.report_written(written), written.scan_id, error)
+            return
+        if job is None:
+            self._log.info(
+                "no DICOM objects of {scan_id}: it was no DICOM series, or sent before archives were set",
+                scan_id=written.scan_id,
+                report_id=written.report_id,
+                event="dicom.no-series",
+            )
+        elif not job.done:
+            await self._take(job)
+
+    async def _take(self, job: Job) -> None:
+        """Make the objects of a job, and put it into the queues of the archives that have not got them."""
+        if job.report_id in self._open or not self.running:
+            return
+        self._open[job.report_id] = job
+        began = self.clock.seconds()
+        try:
+            count = await self._making.run(self._run, self._jobs.make_objects, job)
+        except OSError as error:
+            del self._open[job.report_id]
+            self._retry(lambda: self.spawn(self._take(job)), job.scan_id, error)
+            return
+        except Exception as error:
+            count, reason = 0, type(error).__name__
+        else:
+            reason = "nothing can be made of its report"
+        if not count:
+            self._give_up(job, reason)
+            await self._settle(job)
+            return
+        self._log.debug(
+            "made {count} objects of {report_id}: {seconds:.1f} s",
+            count=count,
+            report_id=job.report_id,
+            scan_id=job.scan_id,
+            seconds=self.clock.seconds() - began,
+            event="dicom.made",
+        )
+        waiting = job.waiting(self._archives)
+        if not waiting:
+            await self._settle(job)
+        for lane in self._lanes:
+            if lane.archive in waiting:
+                lane.put(job)
+
+    def _retry(self, again: Callable[[], None], scan_id: str, error: OSError) -> None:
+        delay = MAX_DELAY * (0.1 + 0.1 * self.jitter())
+        self._log.error(
+            "the results of {scan_id} cannot be made into DICOM objects: {reason}; again in {delay:.0f} s",
+            scan_id=scan_id,
+            reason=error.strerror or type(error).__name__,
+            delay=delay,
+            event="dicom.trouble",
+        )
+
+        def go() -> None:
+            self._later.discard(call)
+            again()
+
+        call = self.clock.callLater(delay, go)
+        self._later.add(call)
+
+    def _give_up(self, job: Job, reason: str) -> None:
+        self._log.error(
+            "{scan_id}: no DICOM objects of its report can be made ({reason}); the report is in its folder",
+            scan_id=job.scan_id,
+            report_id=job.report_id,
+            reason=reason,
+            event="dicom.nothing",
+        )
+        for archive in job.waiting(self._archives):
+            job.deliveries[str(archive)] = Delivery(fate=Fate.REFUSED, reason=f"not made: {reason}")
+
+    # -- sending
+
+    async def deliver(self, job: Job, lane: Lane) -> Delivery:
+        """Send a job to the archive of a lane; return what is known of it now."""
+        delivery = job.delivery(lane.archive)
+        skip = frozenset() if self._commitment else frozenset(delivery.kept)
+        began = self.clock.seconds()
+
+        def send() -> tuple[int, Sent]:
+            objects = {u: data for u, data in self._jobs.objects(job).items() if u not in skip}
+            transaction = self._transaction(job, lane.archive, delivery) if self._commitment else None
+            return len(objects), lane.sender.send(objects, transaction)
+
+        wanted, sent = await self._run(send)
+        if not self.running and sent.trouble is not None:
+            return delivery
+        delivery = job.note(lane.archive, sent, wanted)
+        self._say(job, lane.archive, delivery, sent, self.clock.seconds() - began)
+        await self._settle(job)
+        return delivery
+
+    def _transaction(self, job: Job, archive: Archive, delivery: Delivery) -> str:
+        """Return a Transaction UID: another for each attempt, as the standard asks for."""
+        return make_uid("commitment", job.report_id, archive, delivery.attempts)
+
+    async def _settle(self, job: Job) -> None:
+        """Note a job; when no archive waits for it any more, remove its objects."""
+        job.done = not job.waiting(self._archives)
+        text = job.model_dump_json(indent=2)
+        await self._making.run(self._run, self._jobs.write, job.report_id, text)
+        if job.done:
+            self._open.pop(job.report_id, None)
+            await self._making.run(self._run, self._jobs.discard_objects, job.report_id)
+
+    def commitment_reported(self, title: str, word: Commitment) -> bool:
+        """Take the word of an archive that called back; return whether it was asked for."""
+        for lane in self._lanes:
+            for job in list(self._open.values()):
+                if lane.archive.title == title and job.delivery(lane.archive).transaction == word.transaction:
+                    job.committed(lane.archive, word)
+                    return True
+        return False
+
+    # -- what is said
+
+    def _say(self, job: Job, archive: Archive, delivery: Delivery, sent: Sent, seconds: float) -> None:
+        fields: dict[str, Any] = {
+            "scan_id": job.scan_id,
+            "report_id": job.report_id,
+            "destination": str(archive),
+            "attempts": delivery.attempts,
+        }
+        for answer in warnings_of(sent):
+            text = "{destination} kept an object of {report_id} with a warning: {reason}"
+            self._log.warn(text, reason=answer.text, status=answer.status, event="dicom.warning", **fields)
+        if delivery.fate is Fate.DELIVERED:
+            self._log.info(
+                "{destination} has the results of {scan_id}: {count} objects, {seconds:.1f} s{detail}",
+                count=len(delivery.kept),
+                seconds=seconds,
+                detail=_commitment_words(delivery, sent),
+                event="dicom.delivered",
+                **fields,
+            )
+        elif delivery.fate is Fate.REFUSED:
+            self._log.error(
+                "{destination} refuses results of {scan_id} for good: {reason}",
+                reason=delivery.reason,
+                event="dicom.refused",
+                **fields,
+            )
+
+    def say_later(self, job: Job, archive: Archive, delay: float) -> None:
+        """Say that an archive is tried again."""
+        delivery = job.delivery(archive)
+        self._log.warn(
+            "{destination} has not got the results of {scan_id} yet: {reason}; again in {delay:.0f} s",
+            scan_id=job.scan_id,
+            report_id=job.report_id,
+            destination=str(archive),
+            reason=delivery.reason or "something broke",
+            attempts=delivery.attempts,
+            delay=delay,
+            event="dicom.deferred",
+        )
+
+
+def _commitment_words(delivery: Delivery, sent: Sent) -> str:
+    if sent.commitment is None:
+        return ""
+    if delivery.committed:
+        return ", and commits to keeping them"
+    return (
+        ", but does no storage commitment"
+        if not sent.commitment.asked
+        else "; it was asked to commit to them"
+    )

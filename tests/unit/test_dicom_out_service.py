@@ -1,0 +1,350 @@
+"""Results on their way to archives: each on its own, with pauses, over restarts, and what an answer means."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydicom.uid import SecondaryCaptureImageStorage
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from fr_twisted.config import Archive
+from fr_twisted.model import make_report_id
+from fr_twisted.ops.services import StartError
+from fr_twisted.pacs.dicom_out import objects
+from fr_twisted.pacs.dicom_out.common import Kind, blank, finish
+from fr_twisted.pacs.dicom_out.headers import SourceSeries
+from fr_twisted.pacs.dicom_out.jobs import Jobs
+from fr_twisted.pacs.dicom_out.report import Report
+from fr_twisted.pacs.dicom_out.scu import Fate, judge
+from fr_twisted.pacs.dicom_out.service import FIRST_DELAY, MAX_DELAY, DicomOutService
+from fr_twisted.pacs.report_files import MARKER, ReportFolder, Written
+from tests.dicom_out_builders import head, sagittal_slices, write_payload
+from tests.fakes_archive import FakeArchive
+from tests.pacs_builders import inline, new_folder
+
+ONE = Archive("ONE", "127.0.0.1", 104)
+TWO = Archive("TWO", "127.0.0.1", 105)
+
+
+def small_objects(report: Report, source: SourceSeries) -> dict[Kind, bytes]:
+    """Return an object of each kind that says nothing but whose it is: how they travel matters here."""
+    made = {}
+    for kind in Kind:
+        dataset = blank(report, source, kind, SecondaryCaptureImageStorage, kind)
+        made[kind] = objects.encoded(finish(dataset, report, source))
+    return made
+
+
+def small_report(root: Path, scan_id: str) -> Written:
+    """Write a report without pictures."""
+    written = Written(
+        report_id=make_report_id(scan_id, "hand-made", "1.0"),
+        sha256="0" * 64,
+        scan_id=scan_id,
+        patient_id="P-17",
+        analysis="hand-made",
+        analysis_version="1.0",
+        written_at="2026-01-02T12:00:00.000+00:00",
+        folder=scan_id,
+    )
+    (root / scan_id).mkdir(parents=True)
+    (root / scan_id / "report.json").write_text("{}")
+    (root / scan_id / MARKER).write_text(json.dumps(vars(written)))
+    return written
+
+
+class ServiceCase(SynchronousTestCase):
+    """Has two archives, a state folder, and a scan whose headers are kept."""
+
+    archives = (ONE, TWO)
+    commitment = False
+
+    def setUp(self) -> None:
+        """Make them."""
+        self.root = new_folder(self)
+        self.reports = ReportFolder(self.root / "reports")
+        self.clock = Clock()
+        self.fakes: dict[Archive, FakeArchive] = {archive: FakeArchive(archive) for archive in self.archives}
+        self.patch(objects, "make", small_objects)
+        self.events: list[LogEvent] = []
+        observer: Any = self.events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.service = self.started()
+
+    def started(self) -> DicomOutService:
+        """Return a running service."""
+        service = DicomOutService(
+            Jobs(self.root / "state", self.reports),
+            self.archives,
+            self.fakes.__getitem__,
+            self.clock,
+            commitment=self.commitment,
+            run=inline,
+            jitter=lambda: 1.0,
+        )
+        service.startService()
+        self.addCleanup(self.stop, service)
+        return service
+
+    def stop(self, service: DicomOutService) -> None:
+        """Stop it, if it runs."""
+        if service.running:
+            self.successResultOf(service.stopService())
+
+    def restart(self) -> None:
+        """Stop the service and start another on the same folder."""
+        self.stop(self.service)
+        self.service = self.started()
+
+    def remember(self, scan_id: str = "scan-1") -> None:
+        """Keep the headers of a scan, of few slices: what is sent matters here, not what is in it."""
+        self.service.remember(write_payload(self.root / "p.tar", sagittal_slices(head())[:8], scan_id))
+
+    def report(self, scan_id: str = "scan-1") -> Written:
+        """Have a report arrive."""
+        written = small_report(self.reports.root, scan_id)
+        self.service.report_written(written)
+        return written
+
+    def said(self, event: str) -> list[LogEvent]:
+        """Return what was logged of a kind."""
+        return [e for e in self.events if e.get("event") == event]
+
+    def state(self) -> list[str]:
+        """Return the paths of all that is in the state folder but headers and lock."""
+        out = self.root / "state" / "out"
+        return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+
+    def job(self, written: Written) -> dict[str, Any]:
+        """Return what is noted of a report."""
+        found: dict[str, Any] = json.loads(
+            (self.root / "state" / "out" / f"{written.report_id}.json").read_text()
+        )
+        return found
+
+
+class DeliveryTests(ServiceCase):
+    """Reports to two archives."""
+
+    def test_toEachOnce(self) -> None:
+        """Every archive gets every object once; then only a note without names is left of the report."""
+        self.remember()
+        written = self.report()
+        for fake in self.fakes.values():
+            self.assertEqual(len(fake.kept), 4)
+            self.assertEqual(set(fake.times.values()), {1})
+        self.assertEqual(self.state(), [f"{written.report_id}.json"])
+        note = (self.root / "state" / "out" / f"{written.report_id}.json").read_text()
+        self.assertNotIn("Doe", note)
+        self.assertEqual([e["count"] for e in self.said("dicom.delivered")], [4, 4])
+        self.assertNotIn("Doe", str(self.events))
+
+    def test_oneDownDoesNotHoldUpTheOther(self) -> None:
+        """While one archive is down the other has everything; the one is tried with growing pauses until it is up."""
+        self.fakes[ONE].down = True
+        self.remember()
+        self.report()
+        self.assertEqual((len(self.fakes[ONE].kept), len(self.fakes[TWO].kept)), (0, 4))
+        for number in range(1, 12):
+            self.assertEqual(self.fakes[ONE].attempts, number)
+            delay = min(MAX_DELAY, FIRST_DELAY * 2 ** (number - 1))
+            self.clock.advance(delay - 0.01)
+            self.assertEqual(self.fakes[ONE].attempts, number)
+            self.clock.advance(0.02)
+        self.fakes[ONE].down = False
+        self.clock.advance(MAX_DELAY)
+        self.assertEqual(len(self.fakes[ONE].kept), 4)
+        self.assertEqual(self.fakes[TWO].attempts, 1)
+        self.assertIn("cannot be reached", str(self.said("dicom.deferred")[0]["reason"]))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_overARestart(self) -> None:
+        """What an archive has not got when the node stops, it gets after the next start, the same bytes; no more."""
+        self.fakes[ONE].down = True
+        self.remember()
+        written = self.report()
+        before = self.state()
+        self.assertEqual(len(before), 5)
+        self.restart()
+        self.assertEqual(self.state(), before)
+        self.fakes[ONE].down = False
+        self.restart()
+        self.assertEqual(self.fakes[ONE].kept, self.fakes[TWO].kept)
+        self.assertEqual(self.fakes[TWO].attempts, 1)
+        self.assertEqual(self.state(), [f"{written.report_id}.json"])
+        self.restart()
+        self.assertEqual(self.fakes[ONE].attempts, 3)
+
+    def test_reportOfBeforeTheCrash(self) -> None:
+        """A report that was written when the node was killed, before it was noted, is sent after the next start."""
+        self.remember()
+        self.stop(self.service)
+        small_report(self.reports.root, "scan-1")
+        self.service = self.started()
+        self.assertEqual(len(self.fakes[ONE].kept), 4)
+
+    def test_partOfIt(self) -> None:
+        """Objects that an archive has are not sent again when others have to wait."""
+        self.fakes[ONE].statuses = [0x0000, 0xA700, 0x0000, 0x0110]
+        self.remember()
+        self.report()
+        self.assertEqual(len(self.fakes[ONE].kept), 2)
+        self.clock.advance(FIRST_DELAY)
+        self.assertEqual(sorted(self.fakes[ONE].times.values()), [1, 1, 1, 1])
+
+    def test_refusedForGood(self) -> None:
+        """A status that time does not mend is said clearly and not tried again; the rest is kept."""
+        self.fakes[ONE].statuses = [0x0122]
+        self.remember()
+        written = self.report()
+        self.assertEqual((len(self.fakes[ONE].kept), self.fakes[ONE].attempts), (3, 1))
+        (said,) = self.said("dicom.refused")
+        self.assertEqual(said["destination"], "ONE@127.0.0.1:104")
+        self.assertIn("0122H: it does not support this SOP class", said["reason"])
+        self.assertEqual(self.job(written)["deliveries"]["ONE@127.0.0.1:104"]["fate"], "refused")
+        self.clock.advance(MAX_DELAY)
+        self.restart()
+        self.assertEqual(self.fakes[ONE].attempts, 1)
+
+    def test_warning(self) -> None:
+        """A warning is a success, and is recorded."""
+        self.fakes[ONE].statuses = [0xB000]
+        self.remember()
+        written = self.report()
+        self.assertEqual(len(self.fakes[ONE].kept), 4)
+        (said,) = self.said("dicom.warning")
+        self.assertEqual(said["status"], 0xB000)
+        delivery = self.job(written)["deliveries"]["ONE@127.0.0.1:104"]
+        self.assertIn("B000H: it coerced data elements", delivery["answers"].values())
+
+    def test_noDicomSeries(self) -> None:
+        """Of a scan that was no DICOM series there is nothing to send, and a line that says so."""
+        self.report()
+        self.assertEqual((self.fakes[ONE].attempts, self.state()), (0, []))
+        (said,) = self.said("dicom.no-series")
+        self.assertEqual(said["scan_id"], "scan-1")
+
+    def test_twice(self) -> None:
+        """A report that is told twice is sent once."""
+        self.remember()
+        written = self.report()
+        self.service.report_written(written)
+        self.assertEqual(self.fakes[ONE].attempts, 1)
+
+    def test_damagedReport(self) -> None:
+        """A report of which nothing can be made is given up with a line, and holds up nothing."""
+        self.remember()
+        self.remember("scan-2")
+        written = small_report(self.reports.root, "scan-1")
+        (self.reports.root / "scan-1" / "report.json").write_text("none")
+        self.service.report_written(written)
+        (said,) = self.said("dicom.nothing")
+        self.assertEqual(said["scan_id"], "scan-1")
+        self.report("scan-2")
+        self.assertEqual(len(self.fakes[ONE].kept), 4)
+        self.restart()
+        self.assertEqual(self.fakes[ONE].attempts, 1)
+
+    def test_stops(self) -> None:
+        """A stop ends what is being sent."""
+        self.stop(self.service)
+        self.assertTrue(all(fake.aborted for fake in self.fakes.values()))
+
+    def test_stateFolderInUse(self) -> None:
+        """A second node on the same folder does not start."""
+        with self.assertRaisesRegex(StartError, "FR_DICOM_STATE or --dicom-state: another Fr-PACS uses"):
+            self.started()
+
+    def test_stateFolderUnusable(self) -> None:
+        """A folder that cannot be made stops the node."""
+        self.stop(self.service)
+        (self.root / "file").write_text("")
+        jobs = Jobs(self.root / "file" / "state", self.reports)
+        service = DicomOutService(jobs, (), self.fakes.__getitem__, self.clock, run=inline)
+        with self.assertRaisesRegex(StartError, "cannot be used: Not a directory"):
+            service.startService()
+
+
+class CommitmentTests(ServiceCase):
+    """Archives that are asked to commit to keeping what they got."""
+
+    archives = (ONE,)
+    commitment = True
+
+    def delivery(self, written: Written) -> dict[str, Any]:
+        """Return what is noted."""
+        found: dict[str, Any] = self.job(written)["deliveries"]["ONE@127.0.0.1:104"]
+        return found
+
+    def test_committed(self) -> None:
+        """The archive's word is noted and said."""
+        self.remember()
+        written = self.report()
+        self.assertIs(self.delivery(written)["committed"], True)
+        self.assertIn("commits to keeping them", self.said("dicom.delivered")[0]["detail"])
+
+    def test_notCommitted(self) -> None:
+        """What an archive does not commit to is sent again."""
+        self.fakes[ONE].down = True
+        self.remember()
+        written = self.report()
+        names = [path for path in self.state() if path.endswith(".dcm")]
+        self.assertEqual(len(names), 4)
+        self.fakes[ONE].down = False
+        self.fakes[ONE].failing = {"1.2.3": 0x0112}
+        self.clock.advance(FIRST_DELAY)
+        self.assertIs(self.delivery(written)["committed"], False)
+        self.assertIn("0112H", self.delivery(written)["reason"])
+        self.clock.advance(2 * FIRST_DELAY)
+        self.assertIs(self.delivery(written)["committed"], True)
+        self.assertEqual(set(self.fakes[ONE].times.values()), {2})
+
+    def test_noCommitment(self) -> None:
+        """An archive that does none has the objects none the less, and that is said."""
+        self.fakes[ONE].does_commitment = False
+        self.remember()
+        written = self.report()
+        self.assertEqual(self.delivery(written)["fate"], "delivered")
+        self.assertIn("does no storage commitment", self.said("dicom.delivered")[0]["detail"])
+
+
+class StatusTests(SynchronousTestCase):
+    """What a C-STORE status means."""
+
+    def test_fates(self) -> None:
+        """Success and warnings are delivered, want of resources waits, what time does not mend is refused."""
+        for fate, statuses in {
+            Fate.DELIVERED: (0x0000, 0xB000, 0xB006, 0xB007, 0x0111),
+            Fate.LATER: (0xA700, 0xA701, 0xA7FF, 0x0110, 0x0213),
+            Fate.REFUSED: (0x0122, 0x0124, 0xA900, 0xA9FF, 0xC000, 0xCFFF, 0x0117, 0xFFFF),
+        }.items():
+            for status in statuses:
+                self.assertIs(judge(status).fate, fate, f"{status:04X}")
+                self.assertIn(f"{status:04X}H: ", judge(status).text)
+
+
+class JobsTests(ServiceCase):
+    """The state folder."""
+
+    def test_pruned(self) -> None:
+        """With a scan's headers goes what was noted of its report."""
+        self.remember()
+        self.report()
+        self.assertEqual(len(self.state()), 1)
+        for path in (self.root / "state" / "headers").iterdir():
+            path.unlink()
+        self.restart()
+        self.assertEqual(self.state(), [])
+
+    def test_leftovers(self) -> None:
+        """What a killed node left half written is removed at the next start."""
+        self.stop(self.service)
+        out = self.root / "state" / "out"
+        (out / ".new-report-1").mkdir()
+        (out / ".new-report-1" / "0-seg.dcm").write_text("")
+        (out / ".part-report-1.json").write_text("")
+        self.service = self.started()
+        self.assertEqual(list(out.iterdir()), [])
