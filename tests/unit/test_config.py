@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.config import (
     UNITS,
+    Archive,
     BrainSettings,
     HubSettings,
     PacsSettings,
@@ -168,6 +169,32 @@ class ModelTests(SynchronousTestCase):
             for t in ("Yes", "no", "ON", "0")
         ]
         self.assertEqual(values, [True, False, True, False])
+
+    def test_archives(self) -> None:
+        """Archives are AET@host:port, with commas between or given one by one; a title may hold spaces and '@'."""
+        wanted = (Archive("MY PACS", "10.0.0.5", 104), Archive("A@B", "::1", 4242))
+        for given_value in (
+            "MY PACS@10.0.0.5:104, A@B@[::1]:4242",
+            ["MY PACS@10.0.0.5:104", "A@B@[::1]:4242"],
+        ):
+            self.assertEqual(
+                PacsSettings.model_validate({"dicom_archives": given_value}).dicom_archives, wanted
+            )
+
+    def test_badArchives(self) -> None:
+        """What is no archive, and one that is named twice, are refused with the word that is wrong."""
+        for bad in (
+            "ORTHANC",
+            "ORTHANC@host",
+            "@host:104",
+            "A@host:0",
+            "A@host:65536",
+            "A\\B@host:104",
+            "A@h o:1",
+        ):
+            self.assertIn("dicom_archives", self.refuse(PacsSettings, dicom_archives=bad))
+        self.assertIn("no AE title", self.refuse(PacsSettings, dicom_archives="X" * 17 + "@host:104"))
+        self.assertIn("A@h:1 is named twice", self.refuse(PacsSettings, dicom_archives="A@h:1,A@h:1"))
 
     def test_paths(self) -> None:
         """Several paths stand in one variable as in PATH, or are given one by one."""

@@ -1,5 +1,6 @@
 """Results on their way to archives: each on its own, with pauses, over restarts, and what an answer means."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from fr_twisted.ops.services import StartError
 from fr_twisted.pacs.dicom_out import objects
 from fr_twisted.pacs.dicom_out.common import Kind, blank, finish
 from fr_twisted.pacs.dicom_out.headers import SourceSeries
-from fr_twisted.pacs.dicom_out.jobs import Jobs
+from fr_twisted.pacs.dicom_out.jobs import Job, Jobs
+from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY
 from fr_twisted.pacs.dicom_out.report import Report
 from fr_twisted.pacs.dicom_out.scu import Fate, judge
-from fr_twisted.pacs.dicom_out.service import FIRST_DELAY, MAX_DELAY, DicomOutService
+from fr_twisted.pacs.dicom_out.service import DicomOutService
 from fr_twisted.pacs.report_files import MARKER, ReportFolder, Written
 from tests.dicom_out_builders import head, sagittal_slices, write_payload
 from tests.fakes_archive import FakeArchive
@@ -53,6 +55,14 @@ def small_report(root: Path, scan_id: str) -> Written:
     (root / scan_id / "report.json").write_text("{}")
     (root / scan_id / MARKER).write_text(json.dumps(vars(written)))
     return written
+
+
+MAKE_OBJECTS = Jobs.make_objects
+
+
+def full_disk(_jobs: Jobs, _job: Job) -> int:
+    """Fail as on a full disk."""
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class ServiceCase(SynchronousTestCase):
@@ -220,6 +230,30 @@ class DeliveryTests(ServiceCase):
         delivery = self.job(written)["deliveries"]["ONE@127.0.0.1:104"]
         self.assertIn("B000H: it coerced data elements", delivery["answers"].values())
 
+    def test_damagedObject(self) -> None:
+        """An object that was damaged while it waited is made anew."""
+        self.fakes[ONE].down = True
+        self.remember()
+        written = self.report()
+        for path in (self.root / "state" / "out" / written.report_id).iterdir():
+            path.write_bytes(b"none")
+        self.fakes[ONE].down = False
+        self.clock.advance(FIRST_DELAY)
+        self.assertEqual(self.fakes[ONE].kept, {})
+        self.assertIn("made anew", self.said("dicom.deferred")[-1]["reason"])
+        self.clock.advance(2 * FIRST_DELAY)
+        self.assertEqual(self.fakes[ONE].kept, self.fakes[TWO].kept)
+
+    def test_diskFull(self) -> None:
+        """While objects cannot be written nothing is lost: they are made later."""
+        self.remember()
+        self.patch(Jobs, "make_objects", full_disk)
+        self.report()
+        self.assertIn("No space left", self.said("dicom.trouble")[0]["reason"])
+        self.patch(Jobs, "make_objects", MAKE_OBJECTS)
+        self.clock.advance(MAX_DELAY)
+        self.assertEqual(len(self.fakes[ONE].kept), 4)
+
     def test_noDicomSeries(self) -> None:
         """Of a scan that was no DICOM series there is nothing to send, and a line that says so."""
         self.report()
@@ -328,6 +362,16 @@ class StatusTests(SynchronousTestCase):
 
 class JobsTests(ServiceCase):
     """The state folder."""
+
+    def test_doneButNotRemoved(self) -> None:
+        """Objects that a killed node had no time to remove are removed at the next start."""
+        self.remember()
+        written = self.report()
+        folder = self.root / "state" / "out" / written.report_id
+        folder.mkdir()
+        (folder / "0-seg.dcm").write_bytes(b"names")
+        self.restart()
+        self.assertEqual(self.state(), [f"{written.report_id}.json"])
 
     def test_pruned(self) -> None:
         """With a scan's headers goes what was noted of its report."""

@@ -288,6 +288,25 @@ class DeferringTests(OutboxCase):
         self.clock.advance(0.5)
         self.assertEqual(self.take(outbox).id, "scan-a")
 
+    def test_remembered(self) -> None:
+        """What is to be remembered of a scan is, before it is offered; where that fails, the scan waits."""
+        seen: list[str] = []
+
+        def remember(prepared: Prepared) -> None:
+            seen.append(prepared.item.id)
+            if len(seen) == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        source = FakeSource(*self.candidates("a"), None)
+        outbox = PacsOutbox([source], self.clock, run=inline, jitter=lambda: 1.0, remember=remember)
+        outbox.start()
+        asked = outbox.next_item()
+        self.assertNoResult(asked)
+        self.assertFalse((self.folder / "a").exists())
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(asked).id, "scan-a")
+        self.assertEqual(seen, ["scan-a", "scan-a"])
+
     def test_othersGoOn(self) -> None:
         """While one waits, the others are sent, and the one that waits occupies neither disk nor room."""
         outbox = self.outbox(FakeSource(*self.candidates(*"abcdef"), None))

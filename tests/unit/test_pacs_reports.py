@@ -135,6 +135,20 @@ class IntakeTests(ReportsCase):
         self.assertEqual(said["path"], str(self.root / SCAN))
         self.assertNotIn("P<1>", str(said))
 
+    def test_told(self) -> None:
+        """Whoever wants to know of reports is told of each once it is on the disk, and of a duplicate not again."""
+        told: list[tuple[Written, bool]] = []
+
+        def tell(written: Written) -> None:
+            told.append((written, (self.root / SCAN / MARKER).exists()))
+
+        self.intake = ReportIntake(ReportFolder(self.root), self.clock, self.acks, run=inline, tell=tell)
+        self.successResultOf(self.intake.start())
+        self.deliver(pack())
+        self.assertEqual(self.verdict(offer(pack())), Duplicate())
+        ((written, there),) = told
+        self.assertEqual((written.scan_id, there), (SCAN, True))
+
     def test_secondsSinceTheHubHadIt(self) -> None:
         """Of a scan of an earlier run, the time that the HUB names counts."""
         data = pack()

@@ -103,6 +103,10 @@ def warnings_of(sent: Sent) -> list[Answer]:
     return [a for a in sent.answers.values() if a.fate is Fate.DELIVERED and a.status not in (0, None)]
 
 
+class DamagedObjectError(Exception):
+    """An object that waits is not what was written."""
+
+
 class StateInUseError(Exception):
     """Another Fr-PACS uses the state folder."""
 
@@ -152,8 +156,11 @@ class Jobs:
     def unfinished(self) -> list[Job]:
         """Return the jobs that are not done, and new ones of reports that there was no time to note."""
         self.prune()
-        jobs = (self.add(written) for written in self._reports.written())
-        return [job for job in jobs if job is not None and not job.done]
+        jobs = [job for written in self._reports.written() if (job := self.add(written)) is not None]
+        for job in jobs:
+            if job.done:
+                self.discard_objects(job.report_id)  # the node was killed before that
+        return [job for job in jobs if not job.done]
 
     def add(self, written: Written) -> Job | None:
         """Return the job of a report, noted durably; None: its scan was no DICOM series, or is long gone."""
@@ -211,8 +218,6 @@ class Jobs:
                 raise ValueError("its report or its headers are gone")
             report = read(self._reports.root / written.folder, written)
             self._write_objects(job, {k.value: data for k, data in objects.make(report, source).items()})
-            job.made = True
-            self.write(job.report_id, job.model_dump_json())
         return len(self._files(job))
 
     def _write_objects(self, job: Job, files: dict[str, bytes]) -> None:
@@ -227,7 +232,12 @@ class Jobs:
         sync_folder(self._out)
 
     def objects(self, job: Job) -> dict[str, bytes]:
-        """Return the objects by SOP instance UID, in the order of sending."""
+        """Return the objects by SOP instance UID, in the order of sending.
+
+        Raises:
+            OSError: one cannot be read.
+            DamagedObjectError: one is none.
+        """
         return {_uid_of(path): path.read_bytes() for path in self._files(job)}
 
     def _files(self, job: Job) -> list[Path]:
@@ -245,4 +255,4 @@ def _uid_of(path: Path) -> str:
     try:
         return str(dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True).SOPInstanceUID)
     except (InvalidDicomError, AttributeError):
-        raise ValueError("an object that waits is damaged") from None
+        raise DamagedObjectError from None

@@ -1,98 +1,34 @@
 """Runs the sending of results: a queue for each archive, so that one that is down holds up no other."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from fr_twisted.config import Archive
 from fr_twisted.ops.services import StartError
-from fr_twisted.pacs.dicom_out.jobs import Delivery, Job, Jobs, StateInUseError, warnings_of
-from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent
+from fr_twisted.pacs.dicom_out.jobs import (
+    DamagedObjectError,
+    Delivery,
+    Job,
+    Jobs,
+    StateInUseError,
+    warnings_of,
+)
+from fr_twisted.pacs.dicom_out.lane import MAX_DELAY, ISender, Lane
+from fr_twisted.pacs.dicom_out.scu import Fate, Sent
 from fr_twisted.pacs.encode import make_uid
 from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.report_files import Written
 from fr_twisted.pacs.scans import Prepared
 
-FIRST_DELAY = 2.0
-MAX_DELAY = 300.0
-"""Seconds until an archive is tried again: doubled with each failure, half of it by chance."""
-
-
-class ISender(Protocol):
-    """What a queue asks of `fr_twisted.pacs.dicom_out.scu.Sender`. Methods block."""
-
-    def send(self, objects: dict[str, bytes], transaction: str | None = None) -> Sent:
-        """Send objects."""
-
-    def abort(self) -> None:
-        """End what goes on, from another thread."""
-
-
-class Lane:
-    """The queue of one archive: one report after another, the next attempt after a pause where one failed."""
-
-    def __init__(self, archive: Archive, sender: ISender, service: "DicomOutService") -> None:
-        self.archive, self.sender, self._service = archive, sender, service
-        self._queue: deque[Job] = deque()
-        self._busy = False
-        self._call: IDelayedCall | None = None
-        self._failures = 0
-
-    def put(self, job: Job) -> None:
-        """Add a report."""
-        self._queue.append(job)
-        self._go()
-
-    def stop(self) -> None:
-        """Begin nothing more."""
-        self._queue.clear()
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _go(self) -> None:
-        if self._busy or self._call is not None or not self._queue or not self._service.running:
-            return
-        self._busy = True
-        self._service.spawn(self._one(self._queue.popleft()))
-
-    async def _one(self, job: Job) -> None:
-        try:
-            delivered = await self._service.deliver(job, self)
-        except Exception:
-            self._again(job)
-            raise
-        else:
-            if delivered.over:
-                self._failures = 0
-            else:
-                self._again(job)
-        finally:
-            self._busy = False
-            self._go()
-
-    def _again(self, job: Job) -> None:
-        """Put it behind the others, and wait: what ails the archive is likely to ail it for all."""
-        if not self._service.running:
-            return
-        self._queue.append(job)
-        self._failures += 1
-        delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(self._failures - 1, 16))
-        delay *= 0.5 + 0.5 * self._service.jitter()
-        self._service.say_later(job, self.archive, delay)
-
-        def go() -> None:
-            self._call = None
-            self._go()
-
-        self._call = self._service.clock.callLater(delay, go)
+PRUNE_SECONDS = 86400.0
+"""Between two looks for headers that are too old."""
 
 
 class DicomOutService(Service):
@@ -128,6 +64,7 @@ class DicomOutService(Service):
         self._making = DeferredLock()
         self._tasks: set[Deferred[None]] = set()
         self._later: set[IDelayedCall] = set()
+        self._pruned = 0.0
 
     # -- its life
 
@@ -167,12 +104,14 @@ class DicomOutService(Service):
         """Run a coroutine of our own; what it did not expect is logged."""
         task: Deferred[None] = Deferred.fromCoroutine(work)
         self._tasks.add(task)
+        task.addErrback(lambda failure: failure.trap(CancelledError))
         task.addErrback(
             lambda failure: self._log.failure("sending results failed", failure, event="dicom.defect")
         )
         task.addCallback(lambda _: self._tasks.discard(task))
 
     async def _resume(self) -> None:
+        self._pruned = self.clock.seconds()
         for job in await self._run(self._jobs.unfinished):
             self.spawn(self._take(job))
 
@@ -189,6 +128,9 @@ class DicomOutService(Service):
 
     async def _add(self, written: Written) -> None:
         try:
+            if self.clock.seconds() - self._pruned > PRUNE_SECONDS:
+                self._pruned = self.clock.seconds()
+                await self._making.run(self._run, self._jobs.prune)
             job = await self._run(self._jobs.add, written)
         except OSError as error:
             # The report is safe in its folder; the next start finds that it was not noted.
@@ -211,10 +153,12 @@ class DicomOutService(Service):
         self._open[job.report_id] = job
         began = self.clock.seconds()
         try:
-            count = await self._making.run(self._run, self._jobs.make_objects, job)
+            count = await self._make(job)
         except OSError as error:
             del self._open[job.report_id]
             self._retry(lambda: self.spawn(self._take(job)), job.scan_id, error)
+            return
+        except CancelledError:
             return
         except Exception as error:
             count, reason = 0, type(error).__name__
@@ -238,6 +182,24 @@ class DicomOutService(Service):
         for lane in self._lanes:
             if lane.archive in waiting:
                 lane.put(job)
+
+    async def _make(self, job: Job) -> int:
+        """See that the objects of a job are there; return how many there are.
+
+        Raises:
+            CancelledError: the service stops, and many may wait for their turn.
+        """
+        await self._making.acquire()
+        try:
+            if not self.running:
+                raise CancelledError
+            count: int = await self._run(self._jobs.make_objects, job)
+        finally:
+            self._making.release()
+        if not job.made:
+            job.made = True
+            await self._note(job)
+        return count
 
     def _retry(self, again: Callable[[], None], scan_id: str, error: OSError) -> None:
         delay = MAX_DELAY * (0.1 + 0.1 * self.jitter())
@@ -280,7 +242,14 @@ class DicomOutService(Service):
             transaction = self._transaction(job, lane.archive, delivery) if self._commitment else None
             return len(objects), lane.sender.send(objects, transaction)
 
-        wanted, sent = await self._run(send)
+        try:
+            await self._make(job)
+            wanted, sent = await self._run(send)
+        except OSError as error:
+            wanted, sent = 1, Sent({}, f"its objects cannot be read: {error.strerror}")
+        except DamagedObjectError:
+            job.made = False
+            wanted, sent = 1, Sent({}, "its objects were damaged, and are made anew")
         if not self.running and sent.trouble is not None:
             return delivery
         delivery = job.note(lane.archive, sent, wanted)
@@ -295,20 +264,15 @@ class DicomOutService(Service):
     async def _settle(self, job: Job) -> None:
         """Note a job; when no archive waits for it any more, remove its objects."""
         job.done = not job.waiting(self._archives)
-        text = job.model_dump_json(indent=2)
-        await self._making.run(self._run, self._jobs.write, job.report_id, text)
+        await self._note(job)
         if job.done:
             self._open.pop(job.report_id, None)
             await self._making.run(self._run, self._jobs.discard_objects, job.report_id)
 
-    def commitment_reported(self, title: str, word: Commitment) -> bool:
-        """Take the word of an archive that called back; return whether it was asked for."""
-        for lane in self._lanes:
-            for job in list(self._open.values()):
-                if lane.archive.title == title and job.delivery(lane.archive).transaction == word.transaction:
-                    job.committed(lane.archive, word)
-                    return True
-        return False
+    async def _note(self, job: Job) -> None:
+        # Text is made of it here: another queue may change it while a thread writes.
+        text = job.model_dump_json(indent=2)
+        await self._making.run(self._run, self._jobs.write, job.report_id, text)
 
     # -- what is said
 
