@@ -163,8 +163,9 @@ class Sender:
         """End the association that there is, and have no more."""
         with self._lock:
             self._over, ae = True, self._ae
-        if ae is not None:
-            ae.shutdown()
+        for association in [] if ae is None else ae.active_associations:
+            # An A-ABORT would wait until the archive, which does not answer, has closed the connection.
+            association.dul.socket.close()
 
     def _associate(self, objects: Mapping[str, bytes], commit: bool, heard: "_Heard") -> Any:
         """Return an association, or why there is none."""
