@@ -30,11 +30,11 @@ demo: $(INSTALLED) ## the same for SCANS=n, ends with a table once all reports a
 hub brain pacs store: $(INSTALLED) ## run one unit, with ARGS="--option=value ..."
 	@exec $(TWISTD) fr$@ $(ARGS)
 
-tests: $(INSTALLED) ## unit tests under trial, then everything under pytest
+tests: $(INSTALLED) ## unit tests under trial, then those of whole units under pytest, which can run both (make coverage)
 	@mkdir -p .fr
 	$(BIN)/python -m twisted.trial --reporter=text --temp-directory=.fr/trial tests.unit 2>&1 | tee .fr/trial.log
 	@grep -Eq '^Ran [1-9][0-9]* tests' .fr/trial.log || { echo 'trial ran no test' >&2; exit 1; }
-	$(BIN)/python -m pytest # which fails by itself when it finds no test
+	$(BIN)/python -m pytest tests/integration # which fails by itself when it finds no test
 
 faults: $(INSTALLED) ## ROUNDS=10 of kills, cuts and bad input under load, from SEED=n (a new one); FULL=1: whole heads
 	$(BIN)/python -m tests.faults --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(FULL),--full) $(ARGS)
