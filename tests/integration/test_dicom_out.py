@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import highdicom
 import pydicom
@@ -17,6 +17,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 from pynetdicom import AE, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 from twisted.internet import reactor as global_reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
@@ -176,7 +177,7 @@ def check_archive(folder: Path) -> None:
     assert set(found) == {"SEG", "SR", "OT", "DOC"}
     volumes = some_findings(lesions=head().lesions).volumes
     assert volumes is not None
-    report = highdicom.sr.srread(found["SR"]).content
+    report: Any = highdicom.sr.srread(found["SR"]).content
     (white,) = [
         group
         for group in report.get_volumetric_roi_measurement_groups()
@@ -201,9 +202,9 @@ class Peer:
         for kind in classes:
             ae.add_supported_context(kind, SYNTAXES)
         if commitment:
-            ae.add_supported_context(scu.StorageCommitmentPushModel, SYNTAXES, scu_role=True, scp_role=True)
+            ae.add_supported_context(StorageCommitmentPushModel, SYNTAXES, scu_role=True, scp_role=True)
         handlers: Any = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._action)]
-        self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        self._server = cast(Any, ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers))
         self.archive = Archive("PEER", "127.0.0.1", self._server.socket.getsockname()[1])
 
     def _store(self, event: Any) -> int:
@@ -222,7 +223,7 @@ class Peer:
         answer.TransactionUID = request.TransactionUID
         answer.ReferencedSOPSequence = list(request.ReferencedSOPSequence)
         time.sleep(0.1)  # the answer to the request comes first
-        association.send_n_event_report(answer, 1, scu.StorageCommitmentPushModel, scu.COMMITMENT_INSTANCE)
+        association.send_n_event_report(answer, 1, StorageCommitmentPushModel, scu.COMMITMENT_INSTANCE)
         self.reported.set()
 
     def close(self) -> None:

@@ -253,7 +253,7 @@ class SegmentationTests(SynchronousTestCase):
         files = {n: d for n, d in one.report.files.items() if n not in (LABELS_NII, LESIONS_NII)}
         found = objects.make(type(one.report)(one.report.written, one.report.findings, files), one.source)
         self.assertNotIn(Kind.SEG, found)
-        report = highdicom.sr.srread(io.BytesIO(found[Kind.SR])).content
+        report: Any = highdicom.sr.srread(io.BytesIO(found[Kind.SR])).content
         self.assertEqual(report.get_volumetric_roi_measurement_groups(), [])
         self.assertGreater(float(value(group_of(report, codes.WHITE_MATTER), codes.VOLUME)), 0)
 

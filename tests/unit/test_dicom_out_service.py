@@ -68,7 +68,7 @@ def full_disk(_jobs: Jobs, _job: Job) -> int:
 class ServiceCase(SynchronousTestCase):
     """Has two archives, a state folder, and a scan whose headers are kept."""
 
-    archives = (ONE, TWO)
+    archives: tuple[Archive, ...] = (ONE, TWO)
     commitment = False
 
     def setUp(self) -> None:

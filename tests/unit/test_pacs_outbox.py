@@ -304,7 +304,9 @@ class DeferringTests(OutboxCase):
         self.assertNoResult(asked)
         self.assertFalse((self.folder / "a").exists())
         self.clock.advance(1)
-        self.assertEqual(self.successResultOf(asked).id, "scan-a")
+        item = self.successResultOf(asked)
+        assert item is not None
+        self.assertEqual(item.id, "scan-a")
         self.assertEqual(seen, ["scan-a", "scan-a"])
 
     def test_othersGoOn(self) -> None:

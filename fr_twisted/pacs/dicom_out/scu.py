@@ -26,7 +26,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from fr_twisted.config import Archive
-from fr_twisted.pacs.encode import IMPLEMENTATION_UID
+from fr_twisted.pacs.dicom import IMPLEMENTATION_UID
 
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 CLASSES: Mapping[UID, str] = {
