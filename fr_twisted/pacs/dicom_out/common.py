@@ -10,9 +10,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from fr_twisted import __version__
 from fr_twisted.brain.analysis.schema import DECISION_SUPPORT
+from fr_twisted.pacs.dicom import IMPLEMENTATION_UID
 from fr_twisted.pacs.dicom_out.headers import EMPTY, PATIENT, STUDY, SourceSeries
 from fr_twisted.pacs.dicom_out.report import Report
-from fr_twisted.pacs.dicom import IMPLEMENTATION_UID
 from fr_twisted.pacs.facts import dicom_zone
 
 MANUFACTURER = "Fr"
