@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted import bundle
-from fr_twisted.brain.analysis import T1_VOLUMES
+from fr_twisted.brain.analysis import T1_VOLUMES, pipeline, skullstrip, template
+from fr_twisted.brain.analysis.orient import standard_form
 from fr_twisted.brain.analysis.schema import Findings, Usability
+from fr_twisted.brain.analysis.volume import Volume
 from fr_twisted.brain.interfaces import AnalysisResult, UnusableScanError
 from fr_twisted.model import PayloadFormat, ScanMeta
 from fr_twisted.pacs.generator import GeneratedScan, Lesion, Recipe, generate
@@ -70,6 +72,28 @@ def turned(volume: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[A
         moved[:3, 3] += moved[:3, axis] * (stack.shape[axis] - 1)
         moved[:3, axis] *= -1
     return stack, moved
+
+
+class LocateTests(SynchronousTestCase):
+    """The skull strip of tilted heads."""
+
+    def test_costlyNetOnce(self) -> None:
+        """The second net runs once, however the head lies; a tilted one is turned back for it and found as well."""
+        run = skullstrip._run
+        for degrees in (0.0, 15.0):
+            scan = generate(replace(RECIPE, rotation=(degrees, 0.0, degrees)))
+            asked: list[str] = []
+
+            def watched(name: str, *rest: Any, asked: list[str] = asked) -> Any:
+                asked.append(name)
+                return run(name, *rest)
+
+            self.patch(skullstrip, "_run", watched)
+            volume = standard_form(Volume(scan.volume.astype(np.float32), scan.affine))
+            found = pipeline.locate(volume, template.load(), pipeline.unwatched).mask
+            self.assertEqual(asked, ["bbox.onnx", "brain.onnx"])
+            true = scan.labels > 0
+            self.assertGreater(2 * (found & true).sum() / (found.sum() + true.sum()), 0.975)
 
 
 class GoodScanTests(SynchronousTestCase):

@@ -111,6 +111,14 @@ class VentricleTests(SynchronousTestCase):
         """Return the ventricles of a brain that lies as the template does."""
         return ventricles.ventricles(labels, average().volume(average().t1), unwarped(), average())
 
+    def test_allFour(self) -> None:
+        """The template's ventricles are the lateral ones, the third between the thalami and the fourth (MNI mm)."""
+        to_index = np.linalg.inv(average().affine)
+        for place in ((-14, 10, 16), (14, 10, 16), (0, -10, 0), (0, -48, -32)):
+            i, j, k = np.round((to_index @ [*place, 1])[:3]).astype(int)
+            here = average().ventricles[i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2]
+            self.assertGreater(float(here.max()), ventricles.CORE, place)
+
     def test_ownVentricles(self) -> None:
         """Those of the template are found with a Dice above 0.85, and nothing else."""
         true = average().ventricles > 0.5

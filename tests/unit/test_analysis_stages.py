@@ -233,6 +233,15 @@ class TissueTests(SynchronousTestCase):
         self.assertGreater(float(self.shares(values, deep=0.3)[GREY, 2, 2, 2]), 0.9)
         self.assertLess(float(self.shares(values)[GREY, 2, 2, 2]), 0.65)
 
+    def test_fluidHasMoreThanHalf(self) -> None:
+        """A voxel is fluid where fluid has more than half, else the larger of grey and white, though fluid has most."""
+        parts = [[0.55, 0.45, 0.45, 0.2], [0.45, 0.35, 0.2, 0.4], [0.0, 0.2, 0.35, 0.4]]
+        shares = np.array(parts, np.float32).reshape(3, 4, 1, 1)
+        labels = tissues.Tissues(shares, shares[0], shares[0], self.mixture).labels()
+        self.assertEqual(labels.ravel().tolist(), [1, 2, 3, 2])
+        nothing = np.zeros((3, 1, 1, 1), np.float32)
+        self.assertEqual(tissues.Tissues(nothing, nothing[0], nothing[0], self.mixture).labels().item(), 0)
+
     def test_neighboursDecideDoubt(self) -> None:
         """A voxel between grey and white in a block of white holds more white than one in a block of grey."""
         self.mixture = Mixture(self.mixture.means, np.full(4, 0.08**2))

@@ -215,9 +215,7 @@ def _same_row(label: str, results: Sequence[Result], plainly: Sequence[Result]) 
 
 def figures(own: Found, traps: list[tuple[Trap, Result]]) -> list[Figure]:
     """Return the figures that have targets: Dice of the label head, and what was refused."""
-    found = [
-        *_dice_figures(own),
-    ]
+    found = _dice_figures(own)
     cut_labels = {each.label for each in REJECTED if each.cut}
     cuts = [pair for pair in traps if pair[0].case.label in cut_labels]
     found.append(Figure("not brains", caught_share(cuts), "cut heads"))
