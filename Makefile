@@ -32,7 +32,7 @@ hub brain pacs store: $(INSTALLED) ## run one unit, with ARGS="--option=value ..
 
 tests: $(INSTALLED) ## unit tests under trial, then those of whole units under pytest, which can run both (make coverage)
 	@mkdir -p .fr
-	$(BIN)/python -m twisted.trial --reporter=text --temp-directory=.fr/trial tests.unit 2>&1 | tee .fr/trial.log
+	$(BIN)/python -m twisted.trial --jobs=2 --reporter=text --temp-directory=.fr/trial tests.unit 2>&1 | tee .fr/trial.log
 	@grep -Eq '^Ran [1-9][0-9]* tests' .fr/trial.log || { echo 'trial ran no test' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/integration # which fails by itself when it finds no test
 
