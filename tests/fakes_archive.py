@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from fr_twisted.config import Archive
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent, judge
+from fr_twisted.setting_dicom import Archive
 
 
 class FakeArchive:

@@ -20,7 +20,6 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError, gatherResults
 from twisted.python import usage
 
-from fr_twisted.config import redact_uri
 from fr_twisted.ops.child import UnitProcess
 from fr_twisted.ops.logs import bounded, wants_colour
 from fr_twisted.ops.options import read_environment
@@ -28,6 +27,7 @@ from fr_twisted.ops.screen import Screen
 from fr_twisted.ops.services import StartError
 from fr_twisted.ops.steady import make_steady
 from fr_twisted.ops.tally import Tally, volumes_of
+from fr_twisted.setting_values import redact_uri
 
 UNITS_BEFORE_STORE = ("pacs", "hub", "brain")
 SETTLE_WITHIN = 2.0

@@ -16,12 +16,12 @@ from twisted.python import usage
 from fr_twisted import __version__
 from fr_twisted.config import (
     ENV_FILE,
-    Setting,
     Settings,
     default_text,
     setting_of,
     unknown_variables,
 )
+from fr_twisted.setting_values import Setting
 
 S = TypeVar("S", bound=Settings)
 

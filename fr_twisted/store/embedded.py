@@ -25,10 +25,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fr_twisted.config import StoreSettings, size_text
+from fr_twisted.config import StoreSettings
 from fr_twisted.ops.launch import command
 from fr_twisted.ops.logs import bounded
 from fr_twisted.ops.services import IReady, Ready, StartError
+from fr_twisted.setting_values import size_text
 from fr_twisted.store.hello import HOST, ask_hello
 
 EXECUTABLE = "secantusd-py"

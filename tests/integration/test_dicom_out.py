@@ -23,11 +23,11 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from fr_twisted import bundle
 from fr_twisted.brain.analysis import label_maps, page, pictures
-from fr_twisted.config import Archive
 from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
 from fr_twisted.model import PayloadFormat, ScanMeta, make_report_id
 from fr_twisted.pacs.dicom_out import codes, objects, scu
 from fr_twisted.pacs.dicom_out.scu import CLASSES, SYNTAXES, Fate, Sender
+from fr_twisted.setting_dicom import Archive
 from tests.daemons import Daemon
 from tests.dicom_out_builders import head, make_case, sagittal_slices
 from tests.fakes_link import MemoryOutbox, make_item

@@ -9,7 +9,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.config import (
     UNITS,
-    Archive,
     BrainSettings,
     HubSettings,
     PacsSettings,
@@ -17,13 +16,12 @@ from fr_twisted.config import (
     StoreSettings,
     default_text,
     known_variables,
-    parse_size,
-    redact_uri,
     setting_of,
     setting_text,
-    size_text,
     unknown_variables,
 )
+from fr_twisted.setting_dicom import Archive
+from fr_twisted.setting_values import parse_size, redact_uri, size_text
 
 
 class SizeTests(SynchronousTestCase):

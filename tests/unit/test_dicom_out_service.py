@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from fr_twisted.config import Archive
 from fr_twisted.model import make_report_id
 from fr_twisted.ops.services import StartError
 from fr_twisted.pacs.dicom_out import objects
@@ -22,6 +21,7 @@ from fr_twisted.pacs.dicom_out.report import Report
 from fr_twisted.pacs.dicom_out.scu import Fate, judge
 from fr_twisted.pacs.dicom_out.service import DicomOutService
 from fr_twisted.pacs.report_files import MARKER, ReportFolder, Written
+from fr_twisted.setting_dicom import Archive
 from tests.dicom_out_builders import head, sagittal_slices, write_payload
 from tests.fakes_archive import FakeArchive
 from tests.pacs_builders import inline, new_folder

@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field, ValidationError
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread
 
-from fr_twisted.config import Archive
 from fr_twisted.model import ItemId
 from fr_twisted.pacs.dicom_out.headers import HeaderStore
 from fr_twisted.pacs.dicom_out.scu import Answer, Commitment, Fate, Sent
 from fr_twisted.pacs.report_files import ReportFolder, Written, sync_folder, write_durably
+from fr_twisted.setting_dicom import Archive
 
 HEADERS = "headers"
 OUT = "out"

@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from fr_twisted.config import Archive
 from fr_twisted.pacs.dicom_out.jobs import Delivery, Job
 from fr_twisted.pacs.dicom_out.scu import Sent
+from fr_twisted.setting_dicom import Archive
 
 FIRST_DELAY = 2.0
 MAX_DELAY = 300.0

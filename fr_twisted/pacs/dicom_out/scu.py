@@ -25,8 +25,8 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
-from fr_twisted.config import Archive
 from fr_twisted.pacs.dicom import IMPLEMENTATION_UID
+from fr_twisted.setting_dicom import Archive
 
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 CLASSES: Mapping[UID, str] = {

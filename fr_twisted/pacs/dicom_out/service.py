@@ -10,7 +10,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from fr_twisted.config import Archive
 from fr_twisted.ops.services import StartError
 from fr_twisted.pacs.dicom_out.jobs import (
     DamagedObjectError,
@@ -26,6 +25,7 @@ from fr_twisted.pacs.encode import make_uid
 from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.report_files import Written
 from fr_twisted.pacs.scans import Prepared
+from fr_twisted.setting_dicom import Archive
 
 PRUNE_SECONDS = 86400.0
 """Between two looks for headers that are too old."""
