@@ -212,10 +212,14 @@ class SignalFaults(Faults):
         return True
 
     def _greeted(self, name: str) -> list[tuple[Wire, int]]:
-        """Return the connections of a unit whose wires are at ease and on which both have said HELLO."""
+        """Return the connections of a unit whose wires are at ease and on which both have said HELLO.
+
+        Those of its present life: a peer that is frozen keeps the ones of the lives before open.
+        """
         hellos: dict[int, int] = {}
+        since = self.unit(name).starts[-1]
         for sighting in self.world.network.sightings:
-            if sighting.verb == "HELLO":
+            if sighting.verb == "HELLO" and sighting.at > since:
                 hellos[sighting.connection] = hellos.get(sighting.connection, 0) + 1
         found = []
         for wire in self.world.wires_of(name):
