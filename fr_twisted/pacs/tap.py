@@ -2,14 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService
+from twisted.application.service import IService, Service
 
 from fr_twisted.config import PacsSettings
 from fr_twisted.ops.options import settings_options
 
 if TYPE_CHECKING:
     from fr_twisted.pacs.dicom_out.service import DicomOutService
+    from fr_twisted.pacs.interfaces import Source
     from fr_twisted.pacs.report_files import ReportFolder
+    from fr_twisted.pacs.service import Spool
 
 Options = settings_options(PacsSettings, "Sends brain scans to Fr-HUB and keeps the reports that come back.")
 
@@ -39,21 +41,54 @@ def makeService(options: Any) -> IService:
     from fr_twisted.link.receiver import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
     from fr_twisted.ops.services import ListeningService, make_unit
-    from fr_twisted.pacs.generated import GeneratedSource
-    from fr_twisted.pacs.interfaces import Source
     from fr_twisted.pacs.outbox import AckTimes, PacsOutbox
     from fr_twisted.pacs.report_files import ReportFolder
     from fr_twisted.pacs.reports import ReportIntake
     from fr_twisted.pacs.service import OutboxService, ReportsService, Spool
-    from fr_twisted.pacs.sources import PathSource
-    from fr_twisted.pacs.watch import WatchSource
 
     clock: Any = reactor
     settings: PacsSettings = options.settings
     if settings.dicom_listen is not None:
         # The network library is needed by nobody else.
         from fr_twisted.pacs.reception import DicomPortService, SpoolService
-    node, patient_id, spool = settings.node, settings.patient_id, Spool(settings.spool, settings.node)
+    node, spool = settings.node, Spool(settings.spool, settings.node)
+    sources = _sources(settings, spool, clock)
+    reception = SpoolService(settings, spool, clock) if settings.dicom_listen is not None else None
+    if reception is not None:
+        sources.append(reception.source)
+    acks, reports = AckTimes(clock), ReportFolder(settings.reports)
+    results = _results(settings, reports, clock) if settings.dicom_archives else None
+    outbox = PacsOutbox(sources, clock, acks, remember=results.remember if results else None)
+    intake = ReportIntake(reports, clock, acks, tell=results.report_written if results else None)
+    times = LinkTimes.with_silence(settings.link_silence)
+    receivers = ReceiverFactory(
+        node, intake, clock, window=settings.link_window, max_item=MAX_BUNDLE, times=times
+    )
+    senders = ReconnectingSenderFactory(node, outbox, clock, times=times)
+    root = make_unit("pacs", options, clock)
+    hub, patience = clientFromString(clock, settings.hub), settings.stop_timeout / 4
+    children: list[Service | None] = [
+        reception,
+        results,
+        OutboxService(outbox, spool, settings.send, settings.watch),
+        ReportsService(intake),
+        DrainService(receivers, patience),
+        SenderService(hub, senders, patience),
+        ListeningService(serverFromString(clock, settings.listen), receivers, settings.listen),
+        DicomPortService(settings, reception, clock) if reception is not None else None,
+    ]
+    for child in filter(None, children):
+        child.setServiceParent(root)
+    return root
+
+
+def _sources(settings: PacsSettings, spool: "Spool", clock: Any) -> "list[Source]":
+    """Return where scans come from, but for those that come by DICOM."""
+    from fr_twisted.pacs.generated import GeneratedSource
+    from fr_twisted.pacs.sources import PathSource
+    from fr_twisted.pacs.watch import WatchSource
+
+    node, patient_id = settings.node, settings.patient_id
     sources: list[Source] = []
     if settings.send:
         sources.append(PathSource(settings.send, node, spool, clock, patient_id=patient_id))
@@ -71,31 +106,4 @@ def makeService(options: Any) -> IService:
                 truth=settings.truth,
             )
         )
-    reception = SpoolService(settings, spool, clock) if settings.dicom_listen is not None else None
-    if reception is not None:
-        sources.append(reception.source)
-    acks, reports = AckTimes(clock), ReportFolder(settings.reports)
-    results = _results(settings, reports, clock) if settings.dicom_archives else None
-    outbox = PacsOutbox(sources, clock, acks, remember=results.remember if results else None)
-    intake = ReportIntake(reports, clock, acks, tell=results.report_written if results else None)
-    times = LinkTimes.with_silence(settings.link_silence)
-    receivers = ReceiverFactory(
-        node, intake, clock, window=settings.link_window, max_item=MAX_BUNDLE, times=times
-    )
-    senders = ReconnectingSenderFactory(node, outbox, clock, times=times)
-    root = make_unit("pacs", options, clock)
-    if reception is not None:
-        reception.setServiceParent(root)
-    if results is not None:
-        results.setServiceParent(root)
-    OutboxService(outbox, spool, settings.send, settings.watch).setServiceParent(root)
-    ReportsService(intake).setServiceParent(root)
-    DrainService(receivers, settings.stop_timeout / 4).setServiceParent(root)
-    hub = clientFromString(clock, settings.hub)
-    SenderService(hub, senders, settings.stop_timeout / 4).setServiceParent(root)
-    ListeningService(serverFromString(clock, settings.listen), receivers, settings.listen).setServiceParent(
-        root
-    )
-    if reception is not None:
-        DicomPortService(settings, reception, clock).setServiceParent(root)
-    return root
+    return sources
