@@ -7,6 +7,7 @@ decided. A worker may be stopped for longer than that and still finish: the payl
 claim does.
 """
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,22 @@ GRACE_SECONDS = 600.0
 """Between the listing of a payload and the deletion of its chunks; no operation lasts a tenth as long."""
 
 BATCH = 100
+"""Documents that are fetched at a time."""
+
+
+async def in_order(
+    mongo: Mongo, what: str, collection: str, query: Doc, by: str, projection: Doc | None = None
+) -> AsyncIterator[Doc]:
+    """Yield what matches, the lowest ``by`` first, a batch at a time.
+
+    Each batch is asked for anew: whoever takes a document sees to it that it matches no more before the next one.
+    """
+    while True:
+        found = await mongo.find(what, collection, query, limit=BATCH, projection=projection, sort=((by, 1),))
+        for document in found:
+            yield document
+        if len(found) < BATCH:
+            return
 
 
 class Garbage:
@@ -51,39 +68,26 @@ class Garbage:
         await self._expire_uploads(upload_ttl_seconds)
         before = await self._mongo.now() - timedelta(seconds=self._grace)
         removed = 0
-        while True:
-            listed = await self._mongo.find(
-                "look for garbage", GARBAGE, garbage(before), limit=BATCH, sort=(("since", 1),)
-            )
-            for document in listed:
-                payload_id = document["_id"]
-                if await self._is_held(document):
-                    await self.add(payload_id)
-                    continue
-                if not await self._is_used(payload_id) and await self._is_unchanged(document):
-                    await self._payloads.remove(payload_id)
-                    removed += 1
-                await self._mongo.delete("remove garbage", GARBAGE, document)
-            if len(listed) < BATCH:
-                return removed
+        async for document in in_order(self._mongo, "look for garbage", GARBAGE, garbage(before), "since"):
+            payload_id = document["_id"]
+            if await self._is_held(document):
+                await self.add(payload_id)
+                continue
+            if not await self._is_used(payload_id) and await self._is_unchanged(document):
+                await self._payloads.remove(payload_id)
+                removed += 1
+            await self._mongo.delete("remove garbage", GARBAGE, document)
+        return removed
 
     async def _expire_uploads(self, ttl_seconds: float) -> None:
         before = await self._mongo.now() - timedelta(seconds=ttl_seconds)
         projection = {"payload_id": 1, "token": 1, "touched_at": 1}
-        while True:
-            old = await self._mongo.find(
-                "look for old uploads",
-                UPLOADS,
-                untouched(before),
-                limit=BATCH,
-                projection=projection,
-                sort=(("touched_at", 1),),
-            )
-            for document in old:
-                await self.add(document["payload_id"])
-                await self._mongo.delete("give up an upload", UPLOADS, document)
-            if len(old) < BATCH:
-                return
+        what = "look for old uploads"
+        async for document in in_order(
+            self._mongo, what, UPLOADS, untouched(before), "touched_at", projection
+        ):
+            await self.add(document["payload_id"])
+            await self._mongo.delete("give up an upload", UPLOADS, document)
 
     async def _is_held(self, document: Doc) -> bool:
         """Tell whether the claim for which a report is being written may still be completed.

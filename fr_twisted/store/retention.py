@@ -12,12 +12,11 @@ from typing import Any
 from fr_twisted.model import ScanState, utc_text
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.documents import Scribe
-from fr_twisted.store.garbage import Garbage
+from fr_twisted.store.garbage import Garbage, in_order
 from fr_twisted.store.indexes import REPORTS, SCANS, payload_kept
 
 Doc = dict[str, Any]
 
-BATCH = 100
 MOST_REPORTS = 1000
 """Of one scan; one with more keeps its payload."""
 
@@ -41,19 +40,10 @@ class Retention:
         retired = 0
         # What is put off is not found again in this round: only what was long ago when it began is.
         before = await self._mongo.now() - keep
-        while True:
-            found = await self._mongo.find(
-                "look for old payloads",
-                SCANS,
-                payload_kept(before),
-                limit=BATCH,
-                projection=_HEAD,
-                sort=(("payload_since", 1),),
-            )
-            for head in found:
-                retired += await self._retire_one(head, before, keep)
-            if len(found) < BATCH:
-                return retired
+        what, kept = "look for old payloads", payload_kept(before)
+        async for head in in_order(self._mongo, what, SCANS, kept, "payload_since", _HEAD):
+            retired += await self._retire_one(head, before, keep)
+        return retired
 
     async def _retire_one(self, head: Doc, before: datetime, keep: timedelta) -> bool:
         delivered_at = await self._delivered_at(head["_id"])

@@ -3,10 +3,10 @@
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 
 from fr_twisted.pacs.commitment import GIVE_UP, CommitmentBook, Reason
 from fr_twisted.pacs.rules import Rule, Rules
+from tests.dicom_peers import commitment
 from tests.pacs_builders import inline
 from tests.unit.test_pacs_received import KIND, SourceCase
 
@@ -15,15 +15,7 @@ ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
 
 def request(*sops: str, uid: str = "1.7", kind: str = KIND) -> Any:
     """Return the Action Information of a request."""
-    information: Any = Dataset()
-    information.TransactionUID = uid
-    items = []
-    for sop in sops:
-        item: Any = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = kind, sop
-        items.append(item)
-    information.ReferencedSOPSequence = Sequence(items)
-    return information
+    return commitment(uid, *sops, kind=kind)
 
 
 class CommitmentTests(SourceCase):
