@@ -1,83 +1,25 @@
-"""The connection pool, and the few kinds of operations that the store is made of."""
+"""The few kinds of operations that the store is made of."""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from bson.codec_options import CodecOptions
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from txmongo.connection import ConnectionPool
 
 from fr_twisted.ops.steady import steady_seconds
 from fr_twisted.store.interfaces import StoreError
+from fr_twisted.store.pool import close_pool, make_pool
 from fr_twisted.store.retry import KeptOutError, Runner
 from fr_twisted.store.tls import HostVerifier
 from fr_twisted.store.uri import MongoAddress
 
 Doc = dict[str, Any]
 
-FIRST_RECONNECT = 0.05
-LONGEST_RECONNECT = 2.0
-"""Seconds between attempts to reconnect, at first and at most; by default txmongo waits for up to 60."""
-
-PING_INTERVAL = 2.0
-PING_TIMEOUT = 2.0
-"""A server that does not answer a ping for so long (seconds) has its connections cut."""
-
 CLOCK_AGE = 5.0
 """Seconds for which one reading of the store's clock is carried on by the monotonic clock of this machine."""
-
-CLOSE_LIMIT = 5.0
-"""Seconds after which connections that do not close are left to the system."""
-
-_CODEC: CodecOptions[Doc] = CodecOptions(tz_aware=True)
-
-
-def make_pool(address: MongoAddress, verifier: HostVerifier | None, size: int, connect_timeout: float) -> Any:
-    """Return a started txmongo pool whose writes are acknowledged by the majority and journalled."""
-    pool = ConnectionPool(
-        address.txmongo_uri(),
-        pool_size=size,
-        ssl_context_factory=verifier,
-        ping_interval=address.ping_interval or PING_INTERVAL,
-        ping_timeout=PING_TIMEOUT,
-        # txmongo takes this for the limit of connecting and of the handshake too.
-        retry_delay=connect_timeout,
-        max_delay=LONGEST_RECONNECT,
-        codec_options=_CODEC,
-        w="majority",
-        j=True,
-    )
-    for factory in pool.getprotocols():
-        # As its first delay txmongo takes the limit of the handshake: seconds, where a new primary needs none.
-        factory.resetDelay = partial(_reset_delay, factory)
-        factory.resetDelay()
-    return pool
-
-
-def _reset_delay(factory: Any) -> None:
-    type(factory).resetDelay(factory)
-    factory.delay = FIRST_RECONNECT
-
-
-async def close_pool(pool: Any, clock: IReactorTime) -> None:
-    """Close the connections of ``pool`` and return when they are gone; txmongo itself does not wait for that."""
-    connectors = [factory.connector for factory in pool.getprotocols()]
-    connectors += [pinger.connector for pinger in pool._ConnectionPool__pingers.values()]
-    await pool.disconnect()
-    deadline = clock.seconds() + CLOSE_LIMIT
-    while any(connector.state != "disconnected" for connector in connectors):
-        if clock.seconds() > deadline:
-            for connector in connectors:
-                if connector.transport is not None:
-                    connector.transport.abortConnection()
-            return
-        await deferLater(clock, 0.01)
 
 
 class Mongo:
@@ -98,6 +40,8 @@ class Mongo:
         self._timeout = timeout
         self.runner = Runner(clock, address.redacted, timeout)
         self.majority_reads = True
+        self.connections = 0
+        """How many were made so far: where that has changed, the server may have gone down and come back."""
         self._pool: Any = None
         self._background: set[Deferred[Any]] = set()
         self._read_at: tuple[datetime, float] | None = None
@@ -107,7 +51,10 @@ class Mongo:
     def start(self, verifier: HostVerifier | None, pool_size: int, connect_timeout: float) -> None:
         """Begin to connect, for the first time or after `close`."""
         self.runner = Runner(self.clock, self.address.redacted, self._timeout)
-        self._pool = make_pool(self.address, verifier, pool_size, connect_timeout)
+        self._pool = make_pool(self.address, verifier, pool_size, connect_timeout, self._count_connection)
+
+    def _count_connection(self) -> None:
+        self.connections += 1
 
     async def close(self) -> None:
         """End what is under way and close the connections."""

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from fr_twisted.config import BrainSettings, HubSettings, OperatorSettings
 from fr_twisted.store.chronicle import Chronicle
-from fr_twisted.store.connection import Doc, Mongo, make_pool
+from fr_twisted.store.connection import Doc, Mongo
 from fr_twisted.store.documents import Scribe
 from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
 from fr_twisted.store.index_check import check_indexes
@@ -21,6 +21,7 @@ from fr_twisted.store.indexes import GARBAGE, SCANS, create_commands
 from fr_twisted.store.interfaces import IStore, Room, StoreError, StoreUnusableError
 from fr_twisted.store.operators import MongoOperators
 from fr_twisted.store.payloads import MongoPayloads
+from fr_twisted.store.pool import make_pool
 from fr_twisted.store.probe import ask_all, check, describe
 from fr_twisted.store.reports import MongoReports
 from fr_twisted.store.retry import (

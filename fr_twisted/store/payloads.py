@@ -13,7 +13,7 @@ from zope.interface import implementer
 from fr_twisted.model import CHUNK_SIZE, chunk_count
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.indexes import CHUNKS, UPLOADS, chunk_window
-from fr_twisted.store.interfaces import ConflictError, IPayloads, PayloadMissingError
+from fr_twisted.store.interfaces import ConflictError, IPayloads, PayloadMissingError, StoreError
 
 T = TypeVar("T")
 
@@ -37,6 +37,8 @@ class Tally:
     scan_id: str
     touched: float
     """When (monotonic) the upload's document was last asked for and found: the cleaner spares it for a while after."""
+    connections: int = 0
+    """`Mongo.connections` when it was begun: what a server said before it went down is asked for anew."""
     kept: int = 0
     """Chunks ``0 .. kept - 1`` are there and full."""
     noted: int = 0
@@ -154,7 +156,7 @@ class MongoPayloads:
 
     def opened(self, scan_id: str, payload_id: str, touched: float) -> Tally:
         """Begin the account of a payload of which nothing is there; its upload was there at ``touched``."""
-        tally = Tally(scan_id, touched, noted_at=touched)
+        tally = Tally(scan_id, touched, self._mongo.connections, noted_at=touched)
         self._tallies[payload_id] = tally
         self._tallies.move_to_end(payload_id)
         if len(self._tallies) > MOST_TALLIES:
@@ -212,9 +214,19 @@ class MongoPayloads:
         return True
 
     async def write_all(self, payload_id: str, data: bytes) -> None:
-        """Keep a whole payload that is in memory."""
+        """Keep a whole payload that is in memory.
+
+        Raises:
+            StoreError: the server has come back without some of it.
+        """
+        connections = self._mongo.connections
         for n in range(chunk_count(len(data))):
             await self.write(payload_id, n, data[n * CHUNK_SIZE : (n + 1) * CHUNK_SIZE])
+        if connections != self._mongo.connections:
+            tally = await self.counted("", payload_id, 0, -math.inf)
+            self.closed(payload_id)
+            if not tally.complete(len(data)):
+                raise StoreError(f"chunk {tally.count(len(data))} of {payload_id} was lost by the store")
 
     async def remove(self, payload_id: str) -> None:
         """Delete every chunk of a payload, some at a time."""

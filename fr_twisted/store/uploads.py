@@ -42,21 +42,27 @@ class Uploads:
     async def begin(self, scan: NewScan) -> Upload | None:
         """Open, take over or supersede, as `IScans.begin_upload` says."""
         for _ in range(MOST_RACES):
-            if await self.is_kept(scan):
+            kept = await self._kept(scan)
+            if kept is not None and not _is_broken(kept):
                 return None
+            broken = None if kept is None else kept["payload_id"]
             document = await self._mongo.find_one("begin an upload", UPLOADS, {"_id": scan.scan_id})
-            upload = await (self._open(scan) if document is None else self._take_over(scan, document))
+            upload = await (self._open(scan) if document is None else self._take_over(scan, document, broken))
             if upload is not None:
                 return upload
         raise StoreError(f"{scan.scan_id}: too many receivers at once")
 
     async def is_kept(self, scan: NewScan) -> bool:
         """Look for the scan, as `IScans.is_kept` says."""
+        kept = await self._kept(scan)
+        return kept is not None and not _is_broken(kept)
+
+    async def _kept(self, scan: NewScan) -> Doc | None:
         facts = {"sha256": 1, "size": 1, **_STATE}
         kept = await self._mongo.find_one("look for a scan", SCANS, {"_id": scan.scan_id}, facts)
         if kept is not None and (kept["sha256"], kept["size"]) != (scan.sha256, scan.size):
             raise ConflictError(f"{scan.scan_id} is kept with other content")
-        return kept is not None and not _is_broken(kept)
+        return kept
 
     async def _facts(self, scan: NewScan) -> Doc:
         return {
@@ -77,18 +83,20 @@ class Uploads:
         self._payloads.opened(scan.scan_id, payload_id, begun)
         return Upload(scan, payload_id, 1, 0)
 
-    async def _take_over(self, scan: NewScan, document: Doc) -> Upload | None:
+    async def _take_over(self, scan: NewScan, document: Doc, broken: str | None) -> Upload | None:
         payload_id, token = document["payload_id"], document["token"]
         unchanged = {"_id": scan.scan_id, "payload_id": payload_id, "token": token}
         begun = self._mongo.monotonic()
         facts = await self._facts(scan)
-        if (document["sha256"], document["size"]) == (scan.sha256, scan.size):
+        same = (document["sha256"], document["size"]) == (scan.sha256, scan.size)
+        if same and payload_id != broken:
             change = {"$set": {**facts, "token": token + 1}}
             if not await self._mongo.compare_and_set("take over an upload", UPLOADS, unchanged, change):
                 return None
             tally = await self._payloads.counted(scan.scan_id, payload_id, document.get("kept", 0), begun)
             return Upload(scan, payload_id, token + 1, tally.count(scan.size))
-        # Other bytes under the same id, of which no one was told that they are kept.
+        # Other bytes under the same id, of which no one was told that they are kept; or those of the scan itself,
+        # found broken before this upload, which became the scan, was closed.
         await self._garbage.add(payload_id)
         fresh = uuid4().hex
         change = {"$set": {**facts, "token": token + 1, "payload_id": fresh, "kept": 0}}
@@ -101,10 +109,12 @@ class Uploads:
 
     async def commit(self, upload: Upload) -> None:
         """Make the scan visible, as `IScans.commit` says: one write when all chunks are accounted for here."""
+        connections = self._mongo.connections
         await self._check(upload)
         try:
             await self._mongo.insert("keep a scan", SCANS, self._scan(upload))
-            if not self._is_fresh(self._payloads.tally(upload.payload_id)):
+            fresh = self._is_fresh(self._payloads.tally(upload.payload_id))
+            if not fresh or connections != self._mongo.connections:
                 await self._look_back(upload)
         except DuplicateKeyError:
             await self._check_same(upload.scan)
@@ -117,13 +127,14 @@ class Uploads:
         size, scan_id = upload.scan.size, upload.scan.scan_id
         if tally is None or not self._is_fresh(tally):
             # After a long silence the cleaner may be at work: it spares an upload that was touched just now.
-            tally = tally or Tally(scan_id, -math.inf)
+            tally = tally or Tally(scan_id, -math.inf, self._mongo.connections)
             if not await self._payloads.touch(upload.payload_id, tally):
                 if await self.is_kept(upload.scan):
                     return
                 raise PayloadMissingError(f"{scan_id}: the upload was given up meanwhile")
-        if not tally.complete(size):
-            # Another process wrote some of it, or it is an old upload: see for ourselves.
+        if not tally.complete(size) or tally.connections != self._mongo.connections:
+            # Another process wrote some of it, it is an old upload, or the server may have come back without what it
+            # had acknowledged: see for ourselves.
             tally = await self._payloads.counted(scan_id, upload.payload_id, 0, tally.touched)
         missing = tally.count(size)
         if missing < chunk_count(size):
@@ -134,12 +145,12 @@ class Uploads:
         return tally is not None and self._mongo.monotonic() - tally.touched <= GRACE_SECONDS / 2
 
     async def _look_back(self, upload: Upload) -> None:
-        """Make sure of the chunks once more: we were stopped for long between `_check` and the commit."""
+        """Make sure of the chunks once more: since `_check`, we or the server may have been stopped for long."""
         scan_id, payload_id = upload.scan.scan_id, upload.payload_id
         tally = await self._payloads.counted(scan_id, payload_id, 0, self._mongo.monotonic())
         if tally.complete(upload.scan.size):
             return
-        reason = "its bytes were cleaned away before it was committed; sent once more, it is received anew"
+        reason = "its bytes were gone before it was committed; sent once more, it is received anew"
         change = {
             "$set": {"report_generated": ScanState.FAILED.value, "error": reason},
             "$currentDate": {"payload_broken_at": True},

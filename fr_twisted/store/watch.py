@@ -14,9 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from fr_twisted.ops.outage import Outage, patient_policy
-from fr_twisted.store.connection import close_pool
 from fr_twisted.store.indexes import REPORTS, SCANS
 from fr_twisted.store.interfaces import StoreError
+from fr_twisted.store.pool import close_pool
 from fr_twisted.store.retry import UNAUTHORIZED, Runner, ServerError
 
 Doc = dict[str, Any]

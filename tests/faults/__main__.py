@@ -39,6 +39,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", help="draw only these kinds of faults, with commas between")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"for everything written [{FOLDER}]")
     parser.add_argument("--list", action="store_true", help="list the kinds of faults, and end")
+    parser.add_argument("--go-on", action="store_true", help="do not end with the first bad round")
     parser.add_argument("--seconds", type=float, help="begin no further round after so many seconds")
     parser.add_argument(
         "--document", action="store_true", help="write docs/reliability.md from the results, and end"
@@ -143,7 +144,14 @@ def run(options: argparse.Namespace, plans: list[Plan]) -> int:
     screen.begin(plans)
     options.folder.mkdir(parents=True, exist_ok=True)
     running = Run(
-        options.folder, plans, options.full, options.world, options.seconds, screen.round, screen.world
+        options.folder,
+        plans,
+        options.full,
+        options.world,
+        options.seconds,
+        options.go_on,
+        screen.round,
+        screen.world,
     )
     good = False
     try:

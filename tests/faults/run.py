@@ -33,6 +33,8 @@ class Run:
     world_rounds: int = 10
     seconds: float | None = None
     """After which no round is begun."""
+    go_on: bool = False
+    """After a bad round, with a world built anew."""
     on_round: Callable[[Result], None] = lambda _: None
     on_world: Callable[[list[Problem]], None] = lambda _: None
     results: list[Result] = field(default_factory=list)
@@ -41,13 +43,14 @@ class Run:
     _began: float = field(default_factory=time.monotonic)
 
     def go(self) -> bool:
-        """Run everything; return whether nothing was wrong. Ends with the first round or world that is not."""
-        plans = list(self.plans)
-        while plans and not self._late():
-            batch, plans = plans[: self.world_rounds], plans[self.world_rounds :]
-            if not self._one_world(batch):
-                return False
-        return True
+        """Run everything; return whether nothing was wrong. A bad round ends its world, and the run unless `go_on`."""
+        good = True
+        while (done := len(self.results)) < len(self.plans) and not self._late():
+            if not self._one_world(self.plans[done : done + self.world_rounds]):
+                good = False
+                if not self.go_on:
+                    break
+        return good
 
     def _late(self) -> bool:
         return self.seconds is not None and time.monotonic() - self._began > self.seconds
