@@ -7,6 +7,7 @@ They run in worker processes and are named ``tests.analyses_for_tests:QUICK`` an
 
 import ctypes
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fr_twisted.brain.interfaces import AnalysisResult, UnusableScanError
 from fr_twisted.model import ScanMeta
@@ -21,6 +23,18 @@ from fr_twisted.model import ScanMeta
 MODULE = "tests.analyses_for_tests"
 
 REFUSAL = "the series has 3 slices; a T1 volume of the whole brain has at least 80"
+
+
+def minimal_report(name: str, version: str, scan_id: str, meta: ScanMeta, findings: dict[str, Any]) -> bytes:
+    """Return a ``report.json`` that a PACS accepts."""
+    report = {
+        "scan_id": scan_id,
+        "patient_id": meta.patient_id,
+        "analysis": name,
+        "analysis_version": version,
+        "findings": findings,
+    }
+    return json.dumps(report).encode()
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ It runs in worker processes, as ``tests.faults.standin:ANALYSIS``.
 
 import ctypes
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
 
 from fr_twisted.brain.interfaces import AnalysisResult
 from fr_twisted.model import ScanMeta
+from tests.analyses_for_tests import minimal_report
 
 FOLDER = "FR_TEST_FAULTS_DIR"
 """Environment: where it says that it is at work, and may be told to stay."""
@@ -41,14 +41,8 @@ class StandIn:
                 eaten.append(bytearray(16 * 1024 * 1024))
         data = payload.read_bytes()
         findings = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        report = {
-            "scan_id": scan_id,
-            "patient_id": meta.patient_id,
-            "analysis": self.name,
-            "analysis_version": self.version,
-            "findings": findings,
-        }
-        return AnalysisResult(findings, {"report.json": json.dumps(report).encode()})
+        report = minimal_report(self.name, self.version, scan_id, meta, findings)
+        return AnalysisResult(findings, {"report.json": report})
 
 
 def _stay(scan_id: str) -> None:

@@ -44,19 +44,19 @@ class ReadingTests(SynchronousTestCase):
     @fuzz(80)
     @given(st.binary(max_size=1200), st.sampled_from(PayloadFormat))
     def test_garbage(self, content: bytes, kind: PayloadFormat) -> None:
-        """Any bytes."""
+        """Any bytes are read or refused, and no reason names the patient."""
         self.read_or_refuse(content, kind)
 
     @fuzz(300)
     @given(nifti_files())
     def test_nifti(self, content: bytes) -> None:
-        """NIfTI."""
+        """So is whatever looks like NIfTI."""
         self.read_or_refuse(content, PayloadFormat.NIFTI)
 
     @fuzz(200)
     @given(archives())
     def test_dicom(self, content: bytes) -> None:
-        """DICOM."""
+        """So is whatever looks like an archive of DICOM files."""
         self.read_or_refuse(content, PayloadFormat.DICOM_TAR)
 
 
@@ -72,7 +72,7 @@ class MemoryTests(SynchronousTestCase):
             self.assertLess(rise, MOST_BYTES, name)
 
     def test_strangeFiles(self) -> None:
-        """So are fuzzed files."""
+        """Fuzzed files take little memory too."""
         for kind, (count, rise) in under_limit("tests.fuzzing:read_strange_files").items():
             self.assertGreaterEqual(count, 100, kind)
             self.assertLess(rise, MOST_BYTES, kind)
@@ -109,13 +109,13 @@ class ExamineTests(SynchronousTestCase):
     @fuzz(2)
     @given(strange_scans())
     def test_anything(self, scan: Any) -> None:
-        """Blocks, noise, halves, spikes, balls, heads that are turned inside out, of any scale and sign."""
+        """Blocks, noise, halves, spikes, balls and heads turned inside out, of any scale and sign, end so too."""
         self.examine(*scan)
 
     @fuzz(12)
     @given(strange_scans(), st.data())
     def test_anyMask(self, scan: Any, data: st.DataObject) -> None:
-        """The same with whatever the skull strip might see in them."""
+        """They do whatever the skull strip might see in them."""
 
         def see(head: Any, _seen: Any) -> Any:
             return data.draw(strange_masks(head.data.shape))

@@ -41,8 +41,8 @@ async def test_behaviour(behaviour: Behaviour, database_uri: str) -> None:
 async def test_interfaces(database_uri: str) -> None:
     """The store provides all five interfaces, method by method."""
     store = MongoStore(database_uri, clock=reactor, node="node", unit="test")
-    verifyObject(IStore, store)
-    verifyObject(IPayloads, store.payloads())
-    verifyObject(IScans, store.scans())
-    verifyObject(IReports, store.reports())
-    verifyObject(IOperators, store.operators())
+    assert verifyObject(IStore, store)
+    assert verifyObject(IPayloads, store.payloads())
+    assert verifyObject(IScans, store.scans())
+    assert verifyObject(IReports, store.reports())
+    assert verifyObject(IOperators, store.operators())

@@ -129,9 +129,9 @@ class InterfaceTests(BrainCase):
         """The pool of processes and its stand-in provide the same interface, the service the unit's."""
         real = AnalysisPool(self.clock, self.analysis, slots=1, time_limit=1, limits=None)  # type: ignore[arg-type]
         for pool in (real, self.pool):
-            verifyObject(IPool, pool)
-        verifyObject(ISlot, InlineSlot(self.pool))
-        verifyObject(IReady, self.brain)
+            self.assertTrue(verifyObject(IPool, pool))
+        self.assertTrue(verifyObject(ISlot, InlineSlot(self.pool)))
+        self.assertTrue(verifyObject(IReady, self.brain))
 
 
 class WayTests(BrainCase):

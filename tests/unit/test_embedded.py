@@ -80,7 +80,7 @@ class StartTests(ServiceTestCase):
 
     def test_readyWhenItAnswers(self) -> None:
         """An open port is not enough: it is ready with the first answer to hello, asked again and again."""
-        verifyObject(IReady, self.service)
+        self.assertTrue(verifyObject(IReady, self.service))
         self.service.startService()
         ready = self.service.when_ready()
         self.reactor.advance(1)

@@ -83,7 +83,7 @@ class DeliveryTests(DeliveryCase):
 
     def test_interface(self) -> None:
         """It is what the link asks for."""
-        verifyObject(IOutbox, self.outbox)
+        self.assertTrue(verifyObject(IOutbox, self.outbox))
 
     def test_delivered(self) -> None:
         """A waiting report is sent whole, and its status set when the node acknowledged it."""

@@ -59,10 +59,10 @@ class KeepTests(IntakeCase):
 
     def test_interfaces(self) -> None:
         """It is what the link asks for."""
-        verifyObject(IIntake, self.intake)
+        self.assertTrue(verifyObject(IIntake, self.intake))
         verdict = self.successResultOf(self.intake.offered("pacs-1", self.item))
         assert isinstance(verdict, Accept)
-        verifyObject(ITransfer, verdict.transfer)
+        self.assertTrue(verifyObject(ITransfer, verdict.transfer))
 
     def test_kept(self) -> None:
         """A scan that was acknowledged is To Do, with its bytes, its facts and its source."""

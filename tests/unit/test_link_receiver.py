@@ -339,8 +339,8 @@ class ItemTests(ReceiverCase):
     def test_fakesProvideTheInterfaces(self) -> None:
         """The twins used here are what the interfaces ask for."""
         self.feed(offer(self.item))
-        verifyObject(IIntake, self.intake)
-        verifyObject(ITransfer, self.intake.transfers[0])
+        self.assertTrue(verifyObject(IIntake, self.intake))
+        self.assertTrue(verifyObject(ITransfer, self.intake.transfers[0]))
 
     def test_wholeWay(self) -> None:
         """OFFER, GO, DATA, KEPT, ACK; then the bytes are stored once."""

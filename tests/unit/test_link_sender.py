@@ -78,7 +78,7 @@ class SendingTests(SenderCase):
 
     def test_fakeProvidesTheInterface(self) -> None:
         """The twin used here is what the interface asks for."""
-        verifyObject(IOutbox, self.outbox)
+        self.assertTrue(verifyObject(IOutbox, self.outbox))
 
     def test_waitsForHello(self) -> None:
         """Nothing is said before the receiver's HELLO: it may not be who we think."""

@@ -339,7 +339,7 @@ class ListeningTests(SynchronousTestCase):
     def service(self, result: Deferred[Any]) -> ListeningService:
         """Return a started service whose listening has this result."""
         service = ListeningService(FakeEndpoint(result), Factory(), "tcp:7801")
-        verifyObject(IReady, service)
+        self.assertTrue(verifyObject(IReady, service))
         service.startService()
         return service
 

@@ -135,7 +135,7 @@ class SendingTests(OutboxCase):
 
     def test_interface(self) -> None:
         """It is an IOutbox."""
-        verifyObject(IOutbox, self.outbox())
+        self.assertTrue(verifyObject(IOutbox, self.outbox()))
 
     def test_inOrder(self) -> None:
         """Items come in the order of their source, with the bytes that were prepared; then nothing."""

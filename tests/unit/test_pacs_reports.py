@@ -116,8 +116,8 @@ class IntakeTests(ReportsCase):
 
     def test_interfaces(self) -> None:
         """They are an IIntake and an ITransfer; every node is welcome."""
-        verifyObject(IIntake, self.intake)
-        verifyObject(ITransfer, self.accept(offer(pack())))
+        self.assertTrue(verifyObject(IIntake, self.intake))
+        self.assertTrue(verifyObject(ITransfer, self.accept(offer(pack()))))
         self.assertIsNone(self.intake.hello("hub"))
 
     def test_written(self) -> None:

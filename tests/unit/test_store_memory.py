@@ -21,11 +21,11 @@ class MemoryStoreTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """It provides all four interfaces, method by method."""
-        verifyObject(IStore, self.store)
-        verifyObject(IPayloads, self.store.payloads())
-        verifyObject(IScans, self.store.scans())
-        verifyObject(IOperators, self.store.operators())
-        verifyObject(IReports, self.store.reports())
+        self.assertTrue(verifyObject(IStore, self.store))
+        self.assertTrue(verifyObject(IPayloads, self.store.payloads()))
+        self.assertTrue(verifyObject(IScans, self.store.scans()))
+        self.assertTrue(verifyObject(IOperators, self.store.operators()))
+        self.assertTrue(verifyObject(IReports, self.store.reports()))
 
     def test_hold(self) -> None:
         """A held operation takes effect when it is released, and others are not held."""

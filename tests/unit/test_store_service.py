@@ -40,7 +40,7 @@ class StoreServiceTests(LogCase):
 
     def test_opens(self) -> None:
         """It opens the store when it is started, not before, and is ready then."""
-        verifyObject(IReady, self.service)
+        self.assertTrue(verifyObject(IReady, self.service))
         ready = self.service.when_ready()
         self.assertFalse(self.store.opened)
         self.service.startService()
