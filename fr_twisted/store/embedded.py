@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import sys
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
@@ -18,11 +17,9 @@ from typing import Any
 from twisted.application.internet import backoffPolicy
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fr_twisted.config import StoreSettings
@@ -31,6 +28,7 @@ from fr_twisted.ops.logs import bounded
 from fr_twisted.ops.services import IReady, Ready, StartError
 from fr_twisted.setting_values import size_text
 from fr_twisted.store.hello import HOST, ask_hello
+from fr_twisted.store.server_process import ServerProcess
 
 EXECUTABLE = "secantusd-py"
 DATABASE = "fr"
@@ -39,6 +37,8 @@ _OPLOG_ENTRIES = 200
 """Change streams read the oplog, which keeps every document again: so few entries bound it to about 200 MB."""
 
 _START_LIMIT = 60.0
+_MOST_KILLED = 3
+"""Times that the server may be killed from outside before it is ready for the first time."""
 _PROBE_INTERVAL = 0.05
 _LOCKED_LIMIT = 5.0
 _LOCKED_INTERVAL = 0.5
@@ -89,45 +89,6 @@ def server_arguments(settings: StoreSettings, folder: Path, port: int) -> list[s
     else:
         arguments += ["--standalone"]
     return arguments + (["--enable-test-commands"] if settings.test_commands else [])
-
-
-class ServerProcess(ProcessProtocol):
-    """One run of the server: tells the lines it writes and its end."""
-
-    def __init__(
-        self, on_line: Callable[[str], None], on_end: Callable[[int | None, int | None], None]
-    ) -> None:
-        """Take ``on_end``, which is called with an exit code or else a signal number."""
-        self._on_line = on_line
-        self._on_end = on_end
-        self._parts = {1: b"", 2: b""}
-        self.last_lines: deque[str] = deque(maxlen=40)
-        self.panicked = False
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Split what the server writes into lines; one without an end is cut at 64 KiB."""
-        *lines, rest = (self._parts[childFD] + data).split(b"\n")
-        self._parts[childFD] = rest[-65536:]
-        for line in lines:
-            text = bounded(line.decode("utf-8", "replace"))
-            self.last_lines.append(text)
-            self._on_line(text)
-
-    def processEnded(self, reason: Failure) -> None:
-        """Tell how it ended."""
-        error = reason.value
-        if isinstance(error, ProcessTerminated):
-            self._on_end(error.exitCode, error.signal)
-        else:
-            self._on_end(0, None)
-
-    def said(self, words: str) -> bool:
-        """Return whether one of the last lines holds ``words``, in whatever case."""
-        return any(words in line.lower() for line in self.last_lines)
-
-    def last_word(self) -> str:
-        """Return the last line it wrote."""
-        return next((line for line in reversed(self.last_lines) if line.strip()), "it said nothing")
 
 
 @implementer(IReady)
@@ -236,7 +197,11 @@ class EmbeddedStoreService(Service):
         self._started_at, self._ready_at = self._reactor.seconds(), None
         self._child = child = ServerProcess(lambda line: self._heard(child, line), self._ended)
         self._transport = self._reactor.spawnProcess(child, run[0], run, env=environment)
-        self._later(_START_LIMIT, lambda: self._signal(SIGKILL))
+        self._later(_START_LIMIT, lambda: self._too_late(child))
+
+    def _too_late(self, child: ServerProcess) -> None:
+        child.late = True
+        self._signal(SIGKILL)
 
     def _heard(self, child: ServerProcess, line: str) -> None:
         self._log.debug("server: {line}", line=line, event="store.output")
@@ -295,7 +260,9 @@ class EmbeddedStoreService(Service):
         if self._stopped is not None:
             self._stopped.callback(None)
         elif self.running and not self._wait_for_the_lock(child):
-            if self._ready.fired:
+            # Killed from outside, it says nothing about what is wrong here.
+            killed = signal is not None and not (child.late or child.panicked)
+            if self._ready.fired or (killed and self._crashes < _MOST_KILLED):
                 self._restart(code, signal)
             else:
                 self._ready.fail(StartError(self._why_not(child)))

@@ -161,6 +161,26 @@ class StartTests(ServiceTestCase):
         self.process.end(None, SIGKILL)
         self.failureResultOf(self.service.when_ready(), StartError)
 
+    def test_killedAtTheStart(self) -> None:
+        """A server that is killed from outside before it was ready is started again, a few times."""
+        self.service.startService()
+        ready = self.service.when_ready()
+        for count in range(1, 4):
+            self.process.end(None, SIGKILL)
+            self.assertNoResult(ready)
+            self.reactor.advance(10)
+            self.assertEqual(len(self.reactor.processes), count + 1)
+        self.process.end(None, SIGKILL)
+        self.failureResultOf(ready, StartError)
+
+    def test_killedOnce(self) -> None:
+        """The next one may be ready as if nothing had been."""
+        self.service.startService()
+        self.process.end(None, SIGKILL)
+        self.reactor.advance(1)
+        self.bring_up()
+        self.successResultOf(self.service.when_ready())
+
     def test_lockedFolder(self) -> None:
         """A folder that is locked is tried again for 5 s: then it is refused in one line."""
         self.service.startService()
