@@ -241,23 +241,30 @@ class LinkProtocol(LineReceiver):
     # -- ends
 
     def leave(self, code: Bye, reason: str = "") -> None:
-        """Say BYE after what was written, and close when it is flushed; by force after ``linger``."""
+        """Say BYE after what was written, and close when it is flushed; by force after ``linger``.
+
+        While the peer may be sending, its bytes are read until it closes: closing with bytes unread would reset the
+        connection, and the peer would never see the BYE.
+        """
         if self.closing:
             return
+        sending = self.peer_sends()
         self.goodbye = Goodbye(code=code.value, reason=wire.shorten(reason))
         self.say(self.goodbye)
         self.closing = True
         self.clearLineBuffer()
         self.closes()
         assert self.transport is not None
-        self.transport.loseConnection()
+        if not sending:
+            self.transport.loseConnection()
+        elif self.paused:
+            self.resumeProducing()
         self._set_linger()
 
     def abort(self, code: Bye, reason: str) -> None:
         """Cut off a peer that does not keep the rules: one BYE, nothing more is heard, an end within ``linger``.
 
-        The socket is read until then: closing with bytes unread would reset the connection, and the peer would
-        never see why.
+        The socket is read until then, as by `leave`.
         """
         if self.closing:
             return
@@ -276,6 +283,10 @@ class LinkProtocol(LineReceiver):
         if self.paused:
             self.resumeProducing()
         self._set_linger()
+
+    def peer_sends(self) -> bool:
+        """Return whether bytes of a chunk may be on their way to us."""
+        return False
 
     def closes(self) -> None:
         """The transport is about to be closed: subclasses take back what they registered with it."""

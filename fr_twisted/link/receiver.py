@@ -376,6 +376,10 @@ class ReceiverProtocol(LinkProtocol):
 
     # -- ends
 
+    def peer_sends(self) -> bool:
+        """While an item comes."""
+        return self.state is State.RECEIVING
+
     def closes(self) -> None:
         """Let the transport close without waiting for us."""
         if self._minded and self.transport is not None:

@@ -1,6 +1,7 @@
 """The link over real sockets: plain TCP, and TLS in which both sides prove themselves."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from twisted.internet import reactor as global_reactor
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString, serverFromString, wrapServerTLS
+from twisted.internet.endpoints import clientFromString, connectProtocol, serverFromString, wrapServerTLS
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 
 from fr_twisted.link.interfaces import Item
@@ -99,6 +102,51 @@ async def test_slow_store_holds_the_sender_back() -> None:
         assert len(pair.intake.stored) == 1
     finally:
         await pair.stop()
+
+
+async def test_bye_reaches_who_is_sending() -> None:
+    """A sender whose bytes nobody reads any more hears that the node stops, and not that the connection was reset."""
+    content = bytes(4 * 1024 * 1024)
+    item = make_item(content)
+    pair = Pair(MemoryOutbox(), memory=1024 * 1024)
+    pair.intake.holding = True
+    port = await tcp().listen(pair.receivers)
+    heard: list[bytes] = []
+    ended: Deferred[Any] = Deferred()
+
+    class Raw(Protocol):
+        def connectionMade(self) -> None:
+            offer = {"id": item.id, "kind": "scan", "size": len(content), "sha256": item.sha256, "meta": {}}
+            said = [b'HELLO {"proto": "fr-link/1", "node": "pacs-1"}', b"OFFER " + json.dumps(offer).encode()]
+            for number in range(4):
+                place = {"id": item.id, "offset": number * 2**20, "size": 2**20}
+                said.append(b"DATA " + json.dumps(place).encode())
+                said.append(content[: 2**20])
+            assert self.transport is not None
+            for words, raw in zip(said[:2], (b"", b""), strict=True):
+                self.transport.write(words + b"\n" + raw)
+            for words, raw in zip(said[2::2], said[3::2], strict=True):
+                self.transport.write(words + b"\n" + raw)
+
+        def dataReceived(self, data: bytes) -> None:
+            heard.append(data)
+            if b"BYE" in data:
+                assert self.transport is not None
+                self.transport.loseConnection()
+
+        def connectionLost(self, reason: Any = None) -> None:
+            ended.callback(reason.type)
+
+    try:
+        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port.getHost().port}")
+        await connectProtocol(endpoint, Raw())
+        await until(lambda: len(pair.intake.held) == 1)
+        await pause(0.2)
+        await pair.receivers.drain(1.0)
+        assert await ended is ConnectionDone
+        assert b'"shutdown"' in b"".join(heard)
+    finally:
+        await port.stopListening()
 
 
 async def test_comes_back_after_a_cut() -> None:

@@ -602,6 +602,20 @@ class DrainTests(ReceiverCase):
         self.intake.release()
         self.assertEqual([verb for verb, _ in frames(self.transport)], ["KEPT", "BYE"])
 
+    def test_leavesWhileTheSenderSends(self) -> None:
+        """After BYE to a sender whose bytes may be on their way, these are read until it closes, or it is cut off."""
+        self.intake.holding = True
+        self.feed(offer(self.item), data(self.item, 0, b"0123"))
+        self.factory.drain(5)
+        self.intake.release()
+        self.assertEqual([verb for verb, _ in frames(self.transport)], ["KEPT", "BYE"])
+        self.assertFalse(self.transport.disconnecting)
+        self.assertEqual(self.feed(data(self.item, 4, b"4567")), [])
+        self.assertEqual(self.intake.held, [])
+        self.assertEqual(self.transport.producerState, "producing")
+        self.clock.advance(LinkTimes().linger)
+        self.assertTrue(self.transport.aborted)
+
     def test_committing(self) -> None:
         """An item whose bytes are all there is acknowledged before BYE."""
         self.intake.holding = True
