@@ -19,13 +19,16 @@ DATA_VENV ?= .venv-data
 DATA_TOOLS := $(DATA_VENV)/.fr-data-tools
 CODE := fr_twisted tests twisted scripts
 
-.PHONY: all demo hub brain pacs store tests faults coverage lint bench accuracy data clean help install
+.PHONY: all demo pacs-demo hub brain pacs store tests faults coverage lint bench accuracy data clean help install
 
 all: $(INSTALLED) ## everything in one terminal: sends SCANS=4 scans, stays up until Ctrl-C
 	@$(BIN)/python -m fr_twisted.ops.house --scans $(SCANS) --stay $(ARGS)
 
 demo: $(INSTALLED) ## the same for SCANS=n, ends with a table once all reports are there
 	@$(BIN)/python -m fr_twisted.ops.house --scans $(SCANS) --until-done $(ARGS)
+
+pacs-demo: $(INSTALLED) ## beside Orthanc: it passes a study on to Fr, and shows the results beside the images; until Ctrl-C
+	@$(BIN)/python -m fr_twisted.ops.pacs_demo --stay $(ARGS)
 
 hub brain pacs store: $(INSTALLED) ## run one unit, with ARGS="--option=value ..."
 	@exec $(TWISTD) fr$@ $(ARGS)
@@ -70,7 +73,7 @@ clean: ## remove .venv and what was built; scans and reports in .fr stay
 	find fr_twisted tests twisted scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list
-	@grep -hE '^[a-z ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z ]+):.*## (.*)/\1\t\2/' | \
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## (.*)/\1\t\2/' | \
 		while IFS=$$'\t' read -r names what; do printf '%-24s %s\n' "$$names" "$$what"; done
 
 # A Python that is on the PATH may still not run (a version manager's shim): the first that does, and is new enough.

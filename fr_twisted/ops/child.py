@@ -21,7 +21,7 @@ _LONGEST_LINE = 65536
 _STEADY = 60.0
 
 
-class _Output(ProcessProtocol):
+class Output(ProcessProtocol):
     """Splits what a child writes into lines, and tells its end."""
 
     def __init__(self, on_line: Callable[[str], None], on_end: Callable[[str], None]) -> None:
@@ -124,7 +124,7 @@ class UnitProcess:
         self._ready_at = None
         self._talks = False
         self._transport = self._reactor.spawnProcess(
-            _Output(self._heard, self._ended), run[0], run, env=self._environment
+            Output(self._heard, self._ended), run[0], run, env=self._environment
         )
 
     def _heard(self, text: str) -> None:

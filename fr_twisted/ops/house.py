@@ -6,12 +6,9 @@ frstore is left out.
 """
 
 import argparse
-import json
 import os
 import random
-import shutil
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +20,7 @@ from twisted.python import usage
 from fr_twisted.ops.child import UnitProcess
 from fr_twisted.ops.logs import bounded, wants_colour
 from fr_twisted.ops.options import read_environment
+from fr_twisted.ops.preparing import count, find_twistd, free_ports, read_report
 from fr_twisted.ops.screen import Screen
 from fr_twisted.ops.services import StartError
 from fr_twisted.ops.steady import make_steady
@@ -39,12 +37,17 @@ _QUIET_EVENTS = ("scan.progress",)
 _NODE = "pacs"
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(
+    arguments: Sequence[str],
+    prog: str = "python -m fr_twisted.ops.house",
+    description: str = "Run the whole of Fr.",
+    scans: int = 4,
+) -> argparse.Namespace:
     """Return scans, until_done, data_dir and timeout."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fr_twisted.ops.house", description="Run the whole of Fr."
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument(
+        "--scans", type=count, default=scans, metavar="N", help=f"scans to generate and send [{scans}]"
     )
-    parser.add_argument("--scans", type=_count, default=4, metavar="N", help="scans to generate and send [4]")
     ending = parser.add_mutually_exclusive_group()
     ending.add_argument("--stay", action="store_true", help="stay up until Ctrl-C [default]")
     ending.add_argument(
@@ -62,46 +65,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("a whole number, 0 or more")
-    return int(text)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return so many ports of the loopback interface that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def find_twistd() -> str:
-    """Return the twistd command beside our Python, or on the PATH.
-
-    Raises:
-        StartError: there is none.
-    """
-    beside = Path(sys.executable).with_name("twistd")
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("twistd")
-    if found is None:
-        raise StartError("the twistd command is missing: pip install 'fr-twisted[all]'")
-    return found
-
-
-def read_report(folder: Path) -> Mapping[str, Any] | None:
-    """Return the report.json in ``folder``; None when the report is not all there."""
-    try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return report if isinstance(report, dict) and (folder / "report.html").is_file() else None
-
-
 class House:
     """Runs the units, and decides when it is over."""
 
@@ -115,11 +78,11 @@ class House:
         make_unit: Callable[..., UnitProcess] = UnitProcess,
     ) -> None:
         """Take the options of `parse`, and ``settings``: the ``FR_*`` variables that are set anywhere."""
-        self._reactor = reactor
-        self._options = options
-        self._screen = screen
+        self.reactor = reactor
+        self.options = options
+        self.screen = screen
         self._twistd = twistd
-        self._settings = settings
+        self.settings = settings
         self._make_unit = make_unit
         self.data = options.data_dir.absolute()
         self.reports = self.data / "reports"
@@ -136,11 +99,11 @@ class House:
         """Run until it is over, and return the exit status."""
         timer = None
         try:
-            self._starting = Deferred.fromCoroutine(self._start())
+            self._starting = Deferred.fromCoroutine(self.start())
             await self._starting
-            if self._options.until_done:
-                timer = self._reactor.callLater(self._options.timeout, self._too_late)
-            self._look()
+            if self.options.until_done:
+                timer = self.reactor.callLater(self.options.timeout, self._too_late)
+            self.look()
             await self._over
         except StartError as error:
             self.give_up(str(error))
@@ -150,8 +113,8 @@ class House:
             for each in (timer, self._settling):
                 if each is not None and each.active():
                     each.cancel()
-            await self._stop()
-        if self._options.until_done and "pacs" in self.units:
+            await self.stop()
+        if self.options.until_done and "pacs" in self.units:
             self._conclude()
         return self._status
 
@@ -159,17 +122,17 @@ class House:
         """Ctrl-C or SIGTERM: end cleanly; the second time, at once."""
         self._interrupts += 1
         if self._interrupts > 1:
-            self._kill()
+            self.kill()
             return
-        self._screen.line("fr", "ending")
-        if self._options.until_done and not self.tally.finished:
+        self.screen.line("fr", "ending")
+        if self.options.until_done and not self.finished:
             self._status = 130
         self._end()
 
     def give_up(self, reason: str) -> None:
         """End with status 1 and say why."""
         self._status = 1
-        self._screen.line("fr", reason, "error")
+        self.screen.line("fr", reason, "error")
         self._end()
 
     def _end(self) -> None:
@@ -179,18 +142,19 @@ class House:
             self._over.callback(None)
 
     def _too_late(self) -> None:
-        self.give_up(f"not all reports are there after {self._options.timeout:.0f} s")
+        self.give_up(f"not all reports are there after {self.options.timeout:.0f} s")
 
     # -- starting and stopping
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Start one unit after the other; raises `StartError`."""
         hub_port, pacs_port = free_ports(2)
-        uri = self._settings.get("FR_MONGO_URI")
+        uri = self.settings.get("FR_MONGO_URI")
         if uri is None:
             await self._add("store", ["--dir", str(self.data / "store"), "--port", "0"])
             uri = str(self._store_url)
         else:
-            self._screen.line("fr", f"the store is {redact_uri(uri)}, as FR_MONGO_URI says")
+            self.screen.line("fr", f"the store is {redact_uri(uri)}, as FR_MONGO_URI says")
         # In the environment, not on the command line, which every user of the machine can read.
         store = {"FR_MONGO_URI": uri}
         here = "tcp:127.0.0.1:{}".format
@@ -203,28 +167,32 @@ class House:
             await gatherResults(both, consumeErrors=True)
         except FirstError as error:
             raise error.subFailure.value or error from None
-        # A seed of this run alone: a PACS that is started again sends the same scans, which the HUB knows.
-        seed = self._settings.get("FR_PACS_SEED") or str(random.SystemRandom().randrange(2**31))
         arguments = ["--node", _NODE, "--hub", here(hub_port), "--listen", listen(pacs_port)]
-        arguments += ["--reports", str(self.reports), "--generate", str(self._options.scans), "--seed", seed]
+        arguments += ["--reports", str(self.reports), *self.sources()]
         await self._add("pacs", arguments)
-        self._screen.line("fr", f"all units are up; reports are written to {self.reports}")
+        self.screen.line("fr", f"all units are up; reports are written to {self.reports}")
+
+    def sources(self) -> list[str]:
+        """Return Fr-PACS's options that say where its scans come from."""
+        # A seed of this run alone: a PACS that is started again sends the same scans, which the HUB knows.
+        seed = self.settings.get("FR_PACS_SEED") or str(random.SystemRandom().randrange(2**31))
+        return ["--generate", str(self.options.scans), "--seed", seed]
 
     def _add(
         self, name: str, arguments: Sequence[str], settings: Mapping[str, str] | None = None
     ) -> Deferred[None]:
         environment = {**os.environ, "FR_LOG_FORMAT": "json", **(settings or {})}
-        unit = self._make_unit(self._reactor, self._twistd, name, arguments, environment, self._heard)
+        unit = self._make_unit(self.reactor, self._twistd, name, arguments, environment, self.heard)
         self.units[name] = unit
         return unit.start()
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
         """SIGTERM to all but the store, then to the store; what is left after `STOP_WITHIN` is killed."""
-        self._screen.progress("")
-        kill = self._reactor.callLater(STOP_WITHIN, self._kill)
+        self.screen.progress("")
+        kill = self.reactor.callLater(STOP_WITHIN, self.kill)
         ended = DeferredList([self.units[name].stop() for name in UNITS_BEFORE_STORE if name in self.units])
         patience: Deferred[None] = Deferred()
-        enough = self._reactor.callLater(STOP_UNITS_WITHIN, patience.callback, None)
+        enough = self.reactor.callLater(STOP_UNITS_WITHIN, patience.callback, None)
         either: list[Deferred[Any]] = [ended, patience]
         await DeferredList(either, fireOnOneCallback=True)
         if enough.active():
@@ -235,35 +203,37 @@ class House:
         if kill.active():
             kill.cancel()
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End everything at once."""
         for unit in self.units.values():
             unit.kill()
 
     # -- what the units say
 
-    def _heard(self, name: str, line: Mapping[str, Any]) -> None:
+    def heard(self, name: str, line: Mapping[str, Any]) -> None:
+        """Show a log line of a unit, and see what it changes."""
         event = line.get("event")
         if event == "store.ready":
             self._store_url = line.get("url")
         if line.get("level") != "debug" and event not in _QUIET_EVENTS:
-            self._screen.line(name, bounded(str(line.get("msg", ""))), str(line.get("level", "info")))
+            self.screen.line(name, bounded(str(line.get("msg", ""))), str(line.get("level", "info")))
             if "failure" in line:
-                self._screen.line(name, bounded(str(line["failure"])), "error")
-        self.tally.note(name, line, self._reactor.seconds())
-        if self._options.scans and not self._over.called:
-            self._screen.progress(self.tally.progress())
-        self._look()
+                self.screen.line(name, bounded(str(line["failure"])), "error")
+        self.tally.note(name, line, self.reactor.seconds())
+        if self.options.scans and not self._over.called:
+            self.screen.progress(self.tally.progress())
+        self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """See whether every scan has come to its end."""
-        if not self.tally.finished or self._over.called or not self._is_up():
+        if not self.finished or self._over.called or not self._is_up():
             return
-        if self._options.until_done:
+        if self.options.until_done:
             self._settle()
-        elif self._options.scans and not self._announced:
+        elif self.options.scans and not self._announced:
             self._announced = True
-            self._show_table()
-            self._screen.line("fr", "all scans of this run are done; Ctrl-C ends it")
+            self.show_table()
+            self.screen.line("fr", "all scans of this run are done; Ctrl-C ends it")
 
     def _settle(self) -> None:
         """End when the HUB has heard of every report too, or soon: it would only deliver it once more."""
@@ -271,7 +241,12 @@ class House:
             self._end()
         elif not self._announced:
             self._announced = True
-            self._settling = self._reactor.callLater(SETTLE_WITHIN, self._end)
+            self._settling = self.reactor.callLater(SETTLE_WITHIN, self._end)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every scan has come to its end."""
+        return self.tally.finished
 
     def _is_up(self) -> bool:
         return self._starting is not None and self._starting.called
@@ -282,23 +257,24 @@ class House:
 
     # -- the end
 
-    def _show_table(self) -> None:
+    def show_table(self) -> None:
+        """Print what became of each scan, and where the reports are."""
         for scan in self.tally.scans.values():
             report = read_report(scan.report) if scan.report is not None else None
             if report is not None:
                 scan.volumes = volumes_of(report)
-        self._screen.plain()
+        self.screen.plain()
         for line in self.tally.table():
-            self._screen.plain(line)
-        self._screen.plain("seconds: from the scan sent (acknowledged) to its report on the PACS's disk")
+            self.screen.plain(line)
+        self.screen.plain("seconds: from the scan sent (acknowledged) to its report on the PACS's disk")
         pages = [scan.report / "report.html" for scan in self.tally.scans.values() if scan.report is not None]
-        self._screen.plain()
+        self.screen.plain()
         for page in pages:
-            self._screen.plain(f"open {page}")
+            self.screen.plain(f"open {page}")
 
     def _conclude(self) -> None:
         """Print the table and whatever is missing; status 1 when something is, unless it was stopped by hand."""
-        self._show_table()
+        self.show_table()
         problems = self.tally.problems()
         problems += [
             f"{scan.scan_id} is reported, but {scan.report} holds no whole report"
@@ -306,27 +282,30 @@ class House:
             if scan.report is not None and read_report(scan.report) is None
         ]
         for problem in problems:
-            self._screen.line("fr", problem, "error")
+            self.screen.line("fr", problem, "error")
         if problems and not self._status:
             self._status = 1
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run it, and return the exit status."""
-    options = parse(arguments)
+    return run_house(parse(arguments), House)
+
+
+def run_house(options: argparse.Namespace, make: Callable[..., House]) -> int:
+    """Run the house that ``make`` makes of a reactor, options, screen, twistd and settings; return the exit status."""
     screen = Screen(sys.stdout, wants_colour(sys.stdout), sys.stdout.isatty())
-    try:
-        settings = {name: value for name, (value, _) in read_environment(os.environ, Path.cwd()).items()}
-        options.data_dir.mkdir(parents=True, exist_ok=True)
-        twistd = find_twistd()
-    except (usage.UsageError, StartError, OSError) as error:
-        screen.line("fr", str(error), "error")
-        return 1
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
+    try:
+        settings = {name: value for name, (value, _) in read_environment(os.environ, Path.cwd()).items()}
+        options.data_dir.mkdir(parents=True, exist_ok=True)
+        house = make(reactor, options, screen, find_twistd(), settings)
+    except (usage.UsageError, StartError, OSError) as error:
+        screen.line("fr", str(error), "error")
+        return 1
     make_steady(reactor)
-    house = House(reactor, options, screen, twistd, settings)
     status: list[int] = [1]
 
     def begin() -> None:

@@ -133,6 +133,11 @@ class Tally:
         return ended >= self.expected
 
     @property
+    def reported(self) -> set[str]:
+        """The scans whose reports the PACS has."""
+        return {scan.scan_id for scan in self.scans.values() if scan.stage is Stage.REPORTED}
+
+    @property
     def settled(self) -> bool:
         """Whether nothing is to come of any scan any more."""
         return self.finished and all(scan.settled for scan in self.scans.values())

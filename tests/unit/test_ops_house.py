@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.ops import house
 from fr_twisted.ops.child import UnitProcess
-from fr_twisted.ops.house import House, find_twistd, free_ports, parse, read_report
+from fr_twisted.ops.house import House, parse
+from fr_twisted.ops.preparing import find_twistd, free_ports, read_report
 from fr_twisted.ops.screen import Screen
 from fr_twisted.ops.services import StartError
 from fr_twisted.ops.tally import Stage, Tally, volumes_of
@@ -329,9 +330,13 @@ class HouseTestCase(UnitTestCase):
         self.stream = io.StringIO()
         options = parse([*self.arguments, f"--data-dir={self.folder}"])
         screen = Screen(self.stream, colour=False, terminal=False)
-        self.house = House(self.reactor, options, screen, "/bin/twistd", self.settings)
+        self.house = self.make_house(self.reactor, options, screen, "/bin/twistd", self.settings)
         self.done: Deferred[int] = Deferred.fromCoroutine(self.house.run())
         self.addCleanup(self.finish)
+
+    def make_house(self, *arguments: Any) -> House:
+        """Return the house to be tried."""
+        return House(*arguments)
 
     def finish(self) -> None:
         """End whatever a test left running."""

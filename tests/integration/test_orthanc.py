@@ -1,0 +1,142 @@
+"""Orthanc and the whole of Fr: images go from Orthanc to Fr, and the results come back beside them."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from fr_twisted.ops.orthanc import OrthancClient, OrthancPorts
+from fr_twisted.pacs.dicom_out import codes
+from fr_twisted.pacs.encode import to_dicom
+from fr_twisted.pacs.generator import generate
+from tests.dicom_peers import needs_dcmtk, storescu
+from tests.house import House, free_port, wait_for
+from tests.iod_check import complaints
+from tests.orthanc_peer import needs_orthanc, orthanc
+
+pytestmark = [needs_orthanc, needs_dcmtk]
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+QUIET = 1
+RESULTS = {"SR": 1, "SEG": 1, "OT": 1, "DOC": 1}
+
+
+@pytest.fixture
+def ports() -> OrthancPorts:
+    """Provide three free ports."""
+    return OrthancPorts(free_port(), free_port(), free_port())
+
+
+@pytest.fixture
+def house(tmp_path: Path, ports: OrthancPorts) -> Iterator[House]:
+    """Provide a house with DICOM in and out, not started, and leave no process."""
+    house = House(
+        tmp_path,
+        FR_DICOM_LISTEN=f"tcp:{ports.fr}:interface=127.0.0.1",
+        FR_DICOM_ALLOW="ORTHANC",
+        FR_DICOM_ARCHIVES=f"ORTHANC@127.0.0.1:{ports.dicom}",
+        FR_DICOM_PEERS=f"ORTHANC=127.0.0.1:{ports.dicom}",
+        FR_DICOM_STATE=tmp_path / "state",
+        FR_SPOOL=tmp_path / "spool",
+        FR_SERIES_QUIET=QUIET,
+    )
+    try:
+        yield house
+    finally:
+        house.stop()
+
+
+def write_series(folder: Path) -> list[str]:
+    """Write a 2 mm series of the generated head; return its SOP Instance UIDs."""
+    folder.mkdir()
+    made = list(to_dicom(generate(12, (2.0, 2.0, 2.0)), "DICOM-1", NOON))
+    for number, (_, data) in enumerate(made):
+        (folder / f"IM{number:04d}").write_bytes(data)
+    return [uid for uid, _ in made]
+
+
+def counts(peer: OrthancClient, study: str) -> dict[str, int]:
+    """Return how many instances Orthanc has in the study, by modality."""
+    return {modality: len(instances) for modality, instances in peer.series(study).items()}
+
+
+def test_results_beside_the_images(house: House, ports: OrthancPorts, tmp_path: Path) -> None:
+    """What storescu brings to Orthanc goes on to Fr, whose SR, SEG, picture and PDF Orthanc then has in its study."""
+    uids = write_series(tmp_path / "study")
+    house.start()
+    with orthanc(tmp_path / "orthanc", ports, route=True) as peer:
+        sent = storescu(ports.dicom, tmp_path / "study", called="ORTHANC")
+        assert sent.returncode == 0, sent.stderr
+        [study] = peer.get("/studies")
+        images = {"MR": len(uids)}
+        wait_for("the results in Orthanc", lambda: counts(peer, study) == images | RESULTS)
+        check_results(peer, study, house, tmp_path)
+        check_commitment(peer, uids)
+        # All of it once more is no news.
+        series = next(
+            s for s in peer.get(f"/studies/{study}/series") if s["MainDicomTags"]["Modality"] == "MR"
+        )
+        job = peer.post("/modalities/fr/store", [series["ID"]])
+        assert job["FailedInstancesCount"] == 0, job
+        time.sleep(QUIET + 1.5)
+        assert len(house.pacs.events("scan.prepared")) == 1
+        assert counts(peer, study) == images | RESULTS
+        assert len(peer.get("/studies")) == 1
+    house.pacs.stop()
+    assert "Traceback" not in house.pacs.log.read_text()
+    assert house.db["brain_scans"].count_documents({}) == 1
+
+
+def check_results(peer: OrthancClient, study: str, house: House, folder: Path) -> None:
+    """See that what Orthanc has is valid, and says what the report says."""
+    found: dict[str, Dataset] = {}
+    for modality, instances in peer.series(study).items():
+        for instance in instances[: 1 if modality == "MR" else None]:
+            data = peer.file(instance)
+            found[modality] = pydicom.dcmread(BytesIO(data))
+            path = folder / f"{modality}.dcm"
+            path.write_bytes(data)
+            for tool in ("dcm2json", "dsrdump") if modality == "SR" else ("dcm2json",):
+                done = subprocess.run([str(shutil.which(tool)), str(path)], capture_output=True, timeout=60)
+                assert (done.returncode, done.stderr) == (0, b""), (tool, modality, done.stderr)
+    image = found.pop("MR")
+    for modality, dataset in found.items():
+        assert complaints(dataset) == [], modality
+        for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
+            assert dataset.get(keyword, "") == image.get(keyword, ""), (modality, keyword)
+    [path] = house.reports.glob("*/report.json")
+    volumes = json.loads(path.read_text())["findings"]["volumes"]
+    report: Any = highdicom.sr.srread(folder / "SR.dcm").content
+    said = {
+        group.finding_type: float(group.get_measurements(name=codes.VOLUME)[0].value)
+        for group in report.get_volumetric_roi_measurement_groups()
+    }
+    for code, name in ((codes.WHITE_MATTER, "white_matter"), (codes.GREY_MATTER, "grey_matter")):
+        assert said[code] == pytest.approx(volumes[name]["value"] * 1000, rel=1e-6)
+    segments = highdicom.seg.segread(folder / "SEG.dcm")
+    assert segments.FrameOfReferenceUID == image.FrameOfReferenceUID
+    assert "White matter" in {segment.SegmentLabel for segment in segments.SegmentSequence}
+
+
+def check_commitment(peer: OrthancClient, uids: list[str]) -> None:
+    """See that Orthanc asks Fr to commit to the images, and is told that all are kept."""
+    request = {"DicomInstances": [["1.2.840.10008.5.1.4.1.1.4", uid] for uid in uids]}
+    asked = peer.post("/modalities/fr/storage-commitment", request)
+
+    def answer() -> Any:
+        told = peer.get(asked["Path"])
+        return told if told["Status"] != "Pending" else None
+
+    told = wait_for("the commitment report", answer, 30)
+    assert told["Status"] == "Success", told
+    assert len(told["Success"]) == len(uids)
