@@ -43,7 +43,7 @@ def makeService(options: Any) -> IService:
 
     from fr_twisted.hub.delivery import CaretakerService
     from fr_twisted.hub.room import Limits, RoomService
-    from fr_twisted.link.receiver import DrainService
+    from fr_twisted.link.receiver_factory import DrainService
     from fr_twisted.ops.services import ListeningService, make_unit
     from fr_twisted.store.mongo import MongoStore
     from fr_twisted.store.service import StoreService
@@ -76,7 +76,7 @@ def _receivers(settings: HubSettings, store: Any, room: Any, clock: Any) -> Any:
     """Return the factory of the connections that scans come by."""
     from fr_twisted.hub.intake import ScanIntake
     from fr_twisted.link.protocol import LinkTimes
-    from fr_twisted.link.receiver import ReceiverFactory
+    from fr_twisted.link.receiver_factory import ReceiverFactory
     from fr_twisted.ops.files import connections_allowed
 
     return ReceiverFactory(

@@ -1,77 +1,25 @@
 """The receiving side: welcomes senders, takes their items in chunks, acknowledges what its `IIntake` has kept."""
 
-from collections import deque
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, IReactorTime
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from fr_twisted.link import wire
-from fr_twisted.link.door import Door
-from fr_twisted.link.interfaces import Accept, Duplicate, Hash, IIntake, Item, RefusedError, Verdict
-from fr_twisted.link.protocol import LinkProtocol, LinkTimes
-from fr_twisted.link.room import Permit, Room
+from fr_twisted.link.incoming import Incoming, Overflow, State
+from fr_twisted.link.interfaces import Accept, Duplicate, Item, RefusedError, Verdict
+from fr_twisted.link.protocol import LinkProtocol
+from fr_twisted.link.room import Permit
 from fr_twisted.link.wire import Ack, Bye, Data, Go, Kept, Nack, Offer, ReceiverHello, SenderHello
-from fr_twisted.model import CHUNK_SIZE
+
+if TYPE_CHECKING:
+    from fr_twisted.link.receiver_factory import ReceiverFactory
 
 EARNEST = 64
 """The first such part of a chunk is read before it gets room: who announces chunks, or trickles them, takes none."""
-
-FLUSH = 0.5
-"""Seconds before the end of a drain in which who is still there is told BYE."""
-
-
-class State(Enum):
-    """Where a connection stands."""
-
-    GREETING = auto()
-    """HELLO said or to be said, the sender's awaited."""
-    IDLE = auto()
-    """An OFFER may come."""
-    DECIDING = auto()
-    """The intake decides about an offer."""
-    RECEIVING = auto()
-    """DATA may come."""
-    FINISHING = auto()
-    """All bytes were received; the last are being kept, or the item is being made visible."""
-
-
-@dataclass
-class Incoming:
-    """An accepted item on its way in."""
-
-    item: Item
-    transfer: Any
-    digest: Hash
-    received: int
-    kept: int
-    writes: deque[list[int]] = field(default_factory=deque)
-    """Chunks being kept, in order: ``[end offset, 1 when durable]``."""
-
-
-@implementer(IPushProducer)
-class Overflow:
-    """Ends a connection whose peer does not read what it is told: a receiver's words are few and short."""
-
-    def __init__(self, protocol: "ReceiverProtocol") -> None:
-        self._protocol = protocol
-
-    def pauseProducing(self) -> None:
-        """The transport's buffer (64 KiB) and the system's are full."""
-        self._protocol.unread()
-
-    def resumeProducing(self) -> None:
-        """Nothing waits to be said."""
-
-    def stopProducing(self) -> None:
-        """Nothing to stop."""
 
 
 class ReceiverProtocol(LinkProtocol):
@@ -431,88 +379,3 @@ class ReceiverProtocol(LinkProtocol):
     def _defect(self, failure: Failure) -> None:
         self._log.failure("a defect in the receiver", failure, event="link.defect")
         self.abort(Bye.INTERNAL, "a defect here; it is in the log")
-
-
-class ReceiverFactory(Factory):
-    """Makes the receiving ends of one node. ``memory`` bounds the bytes of chunks in flight over all of them.
-
-    Args:
-        node: our name.
-        intake: an `IIntake`.
-        clock: time.
-        window: chunks that one sender may have sent and not seen kept.
-        memory: bytes of chunks read and not yet kept, over all senders; senders beyond it are paused.
-        max_item: bytes of the largest item taken.
-        max_connections: connections that may be open, half of them from one address.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        node: str,
-        intake: Any,
-        clock: IReactorTime,
-        *,
-        window: int = 4,
-        chunk: int = CHUNK_SIZE,
-        memory: int = 64 * 1024 * 1024,
-        max_item: int = 2 * 1024**3,
-        max_connections: int = 1024,
-        times: LinkTimes | None = None,
-    ) -> None:
-        IIntake(intake)
-        self.node, self.intake, self.clock = node, intake, clock
-        self.chunk, self.window, self.max_item = chunk, window * chunk, max_item
-        self.room = Room(max(1, memory // chunk))
-        self.door = Door(max_connections, clock)
-        self.times = times or LinkTimes()
-        self.connections: set[ReceiverProtocol] = set()
-
-    def buildProtocol(self, addr: IAddress | None) -> ReceiverProtocol:
-        """Return the end of a new connection."""
-        protocol = ReceiverProtocol(self)
-        protocol.factory = self
-        return protocol
-
-    def drain(self, seconds: float) -> Deferred[None]:
-        """End every connection in order, by force after ``seconds``; fire when all are gone."""
-        open_ones = list(self.connections)
-        ended = DeferredList([protocol.finished for protocol in open_ones])
-        for protocol in open_ones:
-            protocol.drain()
-
-        def leave_all() -> None:
-            # Whose store hangs is told all the same: a peer that was told does not wonder.
-            for protocol in list(self.connections):
-                protocol.leave(Bye.SHUTDOWN, "this node is stopping; what is under way is to be sent again")
-
-        def drop_all() -> None:
-            for protocol in list(self.connections):
-                protocol.drop()
-
-        flush = min(FLUSH, seconds / 4)
-        deadlines = [
-            self.clock.callLater(seconds - flush, leave_all),
-            self.clock.callLater(seconds, drop_all),
-        ]
-
-        def all_ended(_: object) -> None:
-            for deadline in deadlines:
-                if deadline.active():
-                    deadline.cancel()
-
-        return ended.addCallback(all_ended)
-
-
-class DrainService(Service):
-    """Ends a receiver's connections in order when its unit stops; the port must be closed before."""
-
-    def __init__(self, factory: ReceiverFactory, seconds: float) -> None:
-        self.factory = factory
-        self.seconds = seconds
-
-    def stopService(self) -> Deferred[None]:
-        """Fire when every connection is gone, by force after ``seconds``."""
-        super().stopService()
-        return self.factory.drain(self.seconds)

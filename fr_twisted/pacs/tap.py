@@ -38,7 +38,7 @@ def makeService(options: Any) -> IService:
 
     from fr_twisted.bundle import MAX_BUNDLE
     from fr_twisted.link.protocol import LinkTimes
-    from fr_twisted.link.receiver import DrainService, ReceiverFactory
+    from fr_twisted.link.receiver_factory import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
     from fr_twisted.ops.services import ListeningService, make_unit
     from fr_twisted.pacs.outbox import AckTimes, PacsOutbox

@@ -97,7 +97,7 @@ def receive_link() -> None:
     from twisted.internet import reactor, stdio
     from twisted.internet.protocol import Protocol
 
-    from fr_twisted.link.receiver import ReceiverFactory
+    from fr_twisted.link.receiver_factory import ReceiverFactory
 
     clock: Any = reactor
     port = clock.listenTCP(0, ReceiverFactory("hub", DiscardingIntake(), clock), interface="127.0.0.1")

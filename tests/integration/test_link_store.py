@@ -10,7 +10,8 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IAddress
 
 from fr_twisted.hub.intake import ScanIntake
-from fr_twisted.link.receiver import ReceiverFactory, ReceiverProtocol
+from fr_twisted.link.receiver import ReceiverProtocol
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
 from fr_twisted.model import CHUNK_SIZE
 from fr_twisted.store.mongo import MongoStore

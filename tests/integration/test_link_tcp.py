@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 
 from fr_twisted.link.interfaces import Item
-from fr_twisted.link.receiver import ReceiverFactory
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
 from tests.certificates import Authority
 from tests.fakes_link import MemoryIntake, MemoryOutbox, make_item

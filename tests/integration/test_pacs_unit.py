@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThread
 
 from fr_twisted import bundle
 from fr_twisted.link.interfaces import Refuse
-from fr_twisted.link.receiver import ReceiverFactory
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
 from fr_twisted.model import make_report_id
 from tests.daemons import Daemon

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from fr_twisted.hub.delivery import LEASE, CaretakerService, ReportOutbox
 from fr_twisted.hub.settling import SettlingService
 from fr_twisted.link.interfaces import IOutbox, Item, Refuse
-from fr_twisted.link.receiver import ReceiverFactory
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
 from fr_twisted.model import CHUNK_SIZE, PayloadFormat, ScanMeta
 from fr_twisted.store.interfaces import NewReport, NewScan, StoreError

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from fr_twisted.hub.intake import MAX_META_DEPTH, ScanIntake, unstorable
 from fr_twisted.link.interfaces import Accept, IIntake, Item, ITransfer
-from fr_twisted.link.receiver import ReceiverFactory
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
 from fr_twisted.model import CHUNK_SIZE, ScanState
 from fr_twisted.store.interfaces import ConflictError, StoreError

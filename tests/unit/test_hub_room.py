@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.hub.intake import ScanIntake
 from fr_twisted.hub.room import INTERVAL, Limits, RoomService, free_bytes
-from fr_twisted.link.receiver import ReceiverFactory
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
 from fr_twisted.model import ScanState
 from fr_twisted.store.interfaces import Room, StoreError

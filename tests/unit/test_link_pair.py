@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.link.interfaces import Item
-from fr_twisted.link.receiver import ReceiverFactory
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
 from tests.fakes_link import MemoryIntake, MemoryOutbox, Wire, make_item
 from tests.unit.test_link_receiver import HELLO, Transport, data, frames, offer

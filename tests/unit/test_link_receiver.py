@@ -23,7 +23,8 @@ from fr_twisted.link.interfaces import (
     Verdict,
 )
 from fr_twisted.link.protocol import MOST_UNHEARD, LinkTimes
-from fr_twisted.link.receiver import ReceiverFactory, ReceiverProtocol
+from fr_twisted.link.receiver import ReceiverProtocol
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from tests.fakes_link import MemoryIntake, make_item
 
 HELLO = b'HELLO {"proto":"fr-link/1","node":"pacs-1"}\n'

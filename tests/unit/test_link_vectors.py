@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.link.interfaces import Item, Refuse
-from fr_twisted.link.receiver import ReceiverFactory
+from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
 from tests.fakes_link import MemoryIntake, MemoryOutbox
 from tests.unit.test_link_receiver import Transport
