@@ -13,7 +13,7 @@ from tests.faults.frames import Frame
 from tests.faults.timeline import Timeline
 from tests.faults.units import Unit
 from tests.faults.wire import Trap, Wire
-from tests.faults.world import World
+from tests.faults.world import DELIVERY_LEASE, LEASE, World
 
 MOMENT_SECONDS = 14.0
 """How long the moment that a fault is meant for is waited for; with the default analysis so many times longer:"""
@@ -140,8 +140,12 @@ class Faults:
         return begun > over
 
     def leases_of(self, unit: str) -> list[str]:
-        """Return the scans that a BRAIN, or the unsent reports that a HUB holds by the store."""
+        """Return the scans that a BRAIN, or the unsent reports that a HUB holds by the store, in its present life.
+
+        A lease of the life before, killed, was renewed for the last time before this one began.
+        """
         scans = unit.startswith("brain")
+        since = self.unit(unit).starts[-1] + (LEASE if scans else DELIVERY_LEASE)
         collection = "brain_scans" if scans else "brain_reports"
         query = {"report_generated": "In Progress"} if scans else {"status": False}
         try:
@@ -149,8 +153,11 @@ class Faults:
                 found = list(client.get_default_database()[collection].find(query, {"lease": 1}))
         except PyMongoError:
             return []
+        leases = {held["_id"]: held["lease"] for held in found if held.get("lease")}
         return [
-            held["_id"] for held in found if (held.get("lease") or {}).get("owner", "").startswith(f"{unit}.")
+            held
+            for held, lease in leases.items()
+            if lease["owner"].startswith(f"{unit}.") and lease["expires_at"].timestamp() > since
         ]
 
 
