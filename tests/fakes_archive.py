@@ -1,6 +1,6 @@
 """A DICOM archive that answers as a test says, with the interface of `fr_twisted.pacs.dicom_out.scu.Sender`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent, judge
 from fr_twisted.setting_dicom import Archive
@@ -21,6 +21,13 @@ class FakeArchive:
         self.does_commitment = True
         self.failing: dict[str, int] = {}
         """Reason codes of objects that it does not commit to."""
+        self.calls_back = False
+        """Whether its report comes on an association of its own, some time later."""
+        self.while_it_waits: Callable[[str, frozenset[str]], object] = lambda _transaction, _uids: None
+        """What happens while the sender waits for the report."""
+        self.asked: list[str] = []
+        """The transactions of its requests."""
+        self.told: list[Commitment] = []
         self.aborted = False
 
     def send(self, objects: Mapping[str, bytes], transaction: str | None = None) -> Sent:
@@ -42,8 +49,16 @@ class FakeArchive:
     def _word(self, transaction: str, objects: Mapping[str, bytes]) -> Commitment:
         if not self.does_commitment:
             return Commitment(transaction, False)
+        self.asked.append(transaction)
+        if self.calls_back:
+            self.while_it_waits(transaction, frozenset(objects))
+            return Commitment(transaction, True)
         failing, self.failing = self.failing, {}
         return Commitment(transaction, True, frozenset(set(objects) - set(failing)), failing)
+
+    def report_came(self, word: Commitment) -> None:
+        """Note it."""
+        self.told.append(word)
 
     def abort(self) -> None:
         """Note it."""

@@ -4,11 +4,11 @@ import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -21,6 +21,12 @@ from fr_twisted.pacs.instances import InstanceSpool, SpoolError
 from fr_twisted.pacs.ledger import Ledger
 from fr_twisted.pacs.received import ReceivedSource
 from fr_twisted.pacs.rules import EVERYTHING, RulesError, load
+
+if TYPE_CHECKING:
+    from fr_twisted.pacs.dicom_out.service import DicomOutService
+
+_NOTE_WITHIN = 20.0
+"""Seconds in which an archive's report is to be noted; else it is answered with a failure, and comes again."""
 
 _ENDPOINT = re.compile(r"tcp:(\d+)(?::interface=(.+))?")
 
@@ -86,14 +92,39 @@ class DicomPortService(Service):
 
     _log = Logger()
 
-    def __init__(self, settings: PacsSettings, kept: SpoolService, reactor: Any) -> None:
+    def __init__(
+        self,
+        settings: PacsSettings,
+        kept: SpoolService,
+        reactor: Any,
+        results: "DicomOutService | None" = None,
+    ) -> None:
+        """Take ``results``, which is told of what archives say of the objects that it sent them."""
         self._settings, self._source, self._reactor = settings, kept.source, reactor
+        self._results = results
         call = reactor.callFromThread
         self._book = CommitmentBook(
             kept.ledger, kept.spool, self._report, reactor, settings.commit_wait, call
         )
         self._port = scp.StorageScp(_port_settings(settings), kept.spool, kept.source, self._book, call)
+        if results is not None and settings.dicom_commitment:
+            self._port.heard = self._heard
         self._ready = Ready()
+
+    def _heard(self, title: str, _kind: int, information: Any) -> None:
+        """Note the report of an archive; called in an association's thread, and back when it is on the disk."""
+        from fr_twisted.pacs.dicom_out.scu import read_report
+
+        def note() -> Deferred[bool]:
+            assert self._results is not None
+            noting = Deferred.fromCoroutine(
+                self._results.commitment_reported(title, read_report(information))
+            )
+            return noting.addTimeout(_NOTE_WITHIN, self._reactor)
+
+        call: Any = blockingCallFromThread  # whose types know of no Deferred that has a value
+        if not call(self._reactor, note):
+            raise scp.NotAskedError
 
     def _report(self, association: Any, peer: str, kind: int, information: Any) -> str | None:
         address = event_report.address_of(self._settings.dicom_peers, peer)
@@ -148,7 +179,15 @@ def _port_settings(settings: PacsSettings) -> scp.ScpSettings:
         host=found[2] or "",
         port=int(found[1]),
         title=settings.dicom_aet,
-        allowed=settings.dicom_allow,
+        allowed=_allowed(settings),
         max_pdu=settings.dicom_max_pdu,
         max_associations=settings.dicom_max_associations,
     )
+
+
+def _allowed(settings: PacsSettings) -> list[str]:
+    """Return who may call: also archives that are asked for commitment, for they call back; none: anybody."""
+    callers = list(settings.dicom_allow)
+    if callers and settings.dicom_commitment:
+        callers += [archive.title for archive in settings.dicom_archives if archive.title not in callers]
+    return callers

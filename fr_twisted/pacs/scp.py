@@ -69,6 +69,10 @@ logging.getLogger("pynetdicom").addHandler(logging.NullHandler())
 logging.getLogger("pynetdicom").propagate = False
 
 
+class NotAskedError(Exception):
+    """A report on a commitment that nobody asked its sender for."""
+
+
 class Told(Protocol):
     """What is told, in the reactor's thread, of what happens at the port."""
 
@@ -116,7 +120,7 @@ class StorageScp:
         self._commitments, self._call = commitments, call
         self.heard: Callable[[str, int, Dataset], None] | None = None
         """Called, in an association's thread, with AE title, Event Type ID and Event Information of a report on the
-        commitment of instances that we sent; what it raises is answered 0110H."""
+        commitment of instances that we sent; `NotAskedError` and what else it raises are answered 0110H."""
         self._server: Any = None
         self._numbers = itertools.count(1)
         self._ae = AE(ae_title=settings.title)
@@ -261,6 +265,12 @@ class StorageScp:
         try:
             kind, information = int(event.event_type or 0), event.event_information
             self.heard(str(event.assoc.requestor.ae_title), kind, information)
+        except NotAskedError:
+            peer = _shown(event.assoc.requestor.ae_title)
+            _log.warn(
+                "{peer} reports on a commitment that it was not asked for", peer=peer, event="commit.unknown"
+            )
+            return _answer(0x0110, "it was not asked to commit to them"), None
         except Exception:
             _log.failure("a report of commitment was not understood", event="dicom.defect")
             return _answer(0x0110, "it could not be kept"), None

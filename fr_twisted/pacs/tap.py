@@ -75,7 +75,7 @@ def makeService(options: Any) -> IService:
         DrainService(receivers, patience),
         SenderService(hub, senders, patience),
         ListeningService(serverFromString(clock, settings.listen), receivers, settings.listen),
-        DicomPortService(settings, reception, clock) if reception is not None else None,
+        DicomPortService(settings, reception, clock, results) if reception is not None else None,
     ]
     for child in filter(None, children):
         child.setServiceParent(root)

@@ -16,7 +16,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 from twisted.internet import reactor as global_reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -190,6 +190,40 @@ def check_archive(folder: Path) -> None:
     assert white.referenced_segment[0].referenced_sop_instance_uid == segments.SOPInstanceUID
 
 
+async def test_archive_calls_back(peer: Callable[..., "Peer"], tmp_path: Path) -> None:
+    """An archive that reports on an association of its own is heard, by an AE title that need not be allowed."""
+    hub, archive = Hub(), peer(commitment=True)
+    for number, dataset in enumerate(sagittal_slices(head())[:8]):
+        write_slice(tmp_path / "study" / f"IM{number:03d}", dataset)
+    options = {
+        "listen": LOCAL,
+        "reports": str(tmp_path / "reports"),
+        "hub": await hub.start(),
+        "dicom-archives": str(archive.archive),
+        "dicom-commitment": "yes",
+        "dicom-state": str(tmp_path / "state"),
+        "dicom-listen": "tcp:0:interface=127.0.0.1",
+        "dicom-spool": str(tmp_path / "spool"),
+        "dicom-allow": "MR1",
+        "send": str(tmp_path / "study"),
+    }
+    daemon = Daemon(["frpacs", *(f"--{name}={value}" for name, value in options.items())], tmp_path)
+    try:
+        port = (await in_thread(daemon.until, "port.bound"))["port"]
+        archive.call_back = (await in_thread(daemon.until, "dicom.bound"))["port"]
+        await until(lambda: len(hub.intake.stored) == 1)
+        scan_id = hub.offers[0].id
+        await deliver(port, scan_id, await in_thread(report_bundle, scan_id))
+        there = await in_thread(daemon.until, "dicom.delivered")
+        assert "commits to keeping them" in there["detail"]
+        assert archive.reported.wait(10)
+        assert archive.answers == [0x0000]
+        assert await in_thread(daemon.end) == -signal.SIGTERM
+    finally:
+        daemon.close()
+        await hub.stop()
+
+
 class Peer:
     """An archive that answers as a test says: pynetdicom's, on loopback."""
 
@@ -197,6 +231,9 @@ class Peer:
         self.status: Callable[[Any], int] = lambda _: 0x0000
         self.kept: list[str] = []
         self.reported = threading.Event()
+        self.call_back: int | None = None
+        """The port to report to on an association of our own; None: on that of the request."""
+        self.answers: list[int] = []
         ae = AE(ae_title="PEER")
         ae.require_called_aet = True
         for kind in classes:
@@ -223,7 +260,18 @@ class Peer:
         answer.TransactionUID = request.TransactionUID
         answer.ReferencedSOPSequence = list(request.ReferencedSOPSequence)
         time.sleep(0.1)  # the answer to the request comes first
-        association.send_n_event_report(answer, 1, StorageCommitmentPushModel, scu.COMMITMENT_INSTANCE)
+        if self.call_back is not None:
+            ae = AE(ae_title="PEER")
+            ae.add_requested_context(StorageCommitmentPushModel)
+            role = build_role(StorageCommitmentPushModel, scp_role=True)
+            association = ae.associate("127.0.0.1", self.call_back, ae_title="FR", ext_neg=[role])
+            assert association.is_established
+        status, _ = association.send_n_event_report(
+            answer, 1, StorageCommitmentPushModel, scu.COMMITMENT_INSTANCE
+        )
+        self.answers.append(int(status.Status))
+        if self.call_back is not None:
+            association.release()
         self.reported.set()
 
     def close(self) -> None:

@@ -44,6 +44,7 @@ def house(tmp_path: Path, ports: OrthancPorts) -> Iterator[House]:
         tmp_path,
         FR_DICOM_LISTEN=f"tcp:{ports.fr}:interface=127.0.0.1",
         FR_DICOM_ALLOW="ORTHANC",
+        FR_DICOM_COMMITMENT="yes",
         FR_DICOM_ARCHIVES=f"ORTHANC@127.0.0.1:{ports.dicom}",
         FR_DICOM_PEERS=f"ORTHANC=127.0.0.1:{ports.dicom}",
         FR_DICOM_STATE=tmp_path / "state",
@@ -82,6 +83,7 @@ def test_results_beside_the_images(house: House, ports: OrthancPorts, tmp_path: 
         wait_for("the results in Orthanc", lambda: counts(peer, study) == images | RESULTS)
         check_results(peer, study, house, tmp_path)
         check_commitment(peer, uids)
+        wait_for("its word on the results", lambda: committed(house), 30)
         # All of it once more is no news.
         series = next(
             s for s in peer.get(f"/studies/{study}/series") if s["MainDicomTags"]["Modality"] == "MR"
@@ -95,6 +97,12 @@ def test_results_beside_the_images(house: House, ports: OrthancPorts, tmp_path: 
     house.pacs.stop()
     assert "Traceback" not in house.pacs.log.read_text()
     assert house.db["brain_scans"].count_documents({}) == 1
+
+
+def committed(house: House) -> bool:
+    """Tell whether Orthanc committed to the results: it reports on an association of its own, at once or later."""
+    at_once = any("commits to keeping" in event["detail"] for event in house.pacs.events("dicom.delivered"))
+    return at_once or bool(house.pacs.events("dicom.committed"))
 
 
 def check_results(peer: OrthancClient, study: str, house: House, folder: Path) -> None:

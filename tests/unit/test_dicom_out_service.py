@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.uid import SecondaryCaptureImageStorage
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +19,7 @@ from fr_twisted.pacs.dicom_out.headers import SourceSeries
 from fr_twisted.pacs.dicom_out.jobs import Job, Jobs
 from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY
 from fr_twisted.pacs.dicom_out.report import Report
-from fr_twisted.pacs.dicom_out.scu import Fate, judge
+from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, judge
 from fr_twisted.pacs.dicom_out.service import DicomOutService
 from fr_twisted.pacs.report_files import MARKER, ReportFolder, Written
 from fr_twisted.setting_dicom import Archive
@@ -302,8 +303,8 @@ class DeliveryTests(ServiceCase):
             service.startService()
 
 
-class CommitmentTests(ServiceCase):
-    """Archives that are asked to commit to keeping what they got."""
+class CommitmentCase(ServiceCase):
+    """Has one archive, which is asked for commitment."""
 
     archives = (ONE,)
     commitment = True
@@ -312,6 +313,10 @@ class CommitmentTests(ServiceCase):
         """Return what is noted."""
         found: dict[str, Any] = self.job(written)["deliveries"]["ONE@127.0.0.1:104"]
         return found
+
+
+class CommitmentTests(CommitmentCase):
+    """Archives that are asked to commit to keeping what they got."""
 
     def test_committed(self) -> None:
         """The archive's word is noted and said."""
@@ -343,6 +348,80 @@ class CommitmentTests(ServiceCase):
         written = self.report()
         self.assertEqual(self.delivery(written)["fate"], "delivered")
         self.assertIn("does no storage commitment", self.said("dicom.delivered")[0]["detail"])
+
+
+class CallBackTests(CommitmentCase):
+    """Archives that report on associations of their own."""
+
+    def setUp(self) -> None:
+        """Have one."""
+        super().setUp()
+        self.archive = self.fakes[ONE]
+        self.remember()
+        self.archive.calls_back = True
+
+    def reported(self, title: str = "ONE", failed: dict[str, int] | None = None, **changes: Any) -> bool:
+        """Have a report arrive on the archive's last transaction; return whether it was asked for."""
+        kept = frozenset(self.archive.kept) - set(failed or ())
+        word = Commitment(changes.get("transaction", self.archive.asked[-1]), True, kept, failed or {})
+        return self.successResultOf(Deferred.fromCoroutine(self.service.commitment_reported(title, word)))
+
+    def test_reported(self) -> None:
+        """The report is noted and said, once; another of the same request is none that was asked for."""
+        written = self.report()
+        self.assertEqual(self.delivery(written)["fate"], "delivered")
+        self.assertIsNone(self.delivery(written)["committed"])
+        self.assertTrue(self.reported())
+        self.assertIs(self.delivery(written)["committed"], True)
+        self.assertEqual(len(self.said("dicom.committed")), 1)
+        self.assertFalse(self.reported())
+
+    def test_reportedAfterARestart(self) -> None:
+        """The report may come when Fr-PACS was restarted meanwhile."""
+        written = self.report()
+        self.restart()
+        self.assertTrue(self.reported())
+        self.assertIs(self.delivery(written)["committed"], True)
+        self.restart()
+        self.assertFalse(self.reported())
+
+    def test_failuresReported(self) -> None:
+        """What the archive does not keep after all is made and sent again, under another transaction."""
+        written = self.report()
+        self.assertEqual([path for path in self.state() if path.endswith(".dcm")], [])
+        lost = next(iter(self.archive.kept))
+        self.assertTrue(self.reported(failed={lost: 0x0112}))
+        [said] = self.said("dicom.not-committed")
+        self.assertIn("0112H", said["reason"])
+        self.assertEqual(self.archive.times[lost], 2)
+        self.assertEqual(len(set(self.archive.asked)), 2)
+        self.assertTrue(self.reported())
+        self.assertIs(self.delivery(written)["committed"], True)
+        self.assertEqual([path for path in self.state() if path.endswith(".dcm")], [])
+
+    def test_reportOfAnother(self) -> None:
+        """A report that another sends, or on a transaction that is not ours, changes nothing."""
+        written = self.report()
+        self.assertFalse(self.reported("OTHER"))
+        self.assertFalse(self.reported(transaction="1.2.3"))
+        self.assertIsNone(self.delivery(written)["committed"])
+
+    def test_reportedEarly(self) -> None:
+        """A report that comes while the sender still waits for it on its own association is not lost."""
+        failing = [{"1.2.3": 0x0112}, {}]
+
+        def early(transaction: str, uids: frozenset[str]) -> None:
+            word = Commitment(transaction, True, uids, failing.pop(0))
+            coming = Deferred.fromCoroutine(self.service.commitment_reported("ONE", word))
+            self.assertTrue(self.successResultOf(coming))
+
+        self.archive.while_it_waits = early
+        written = self.report()
+        self.assertEqual([word.transaction for word in self.archive.told], self.archive.asked)
+        self.assertIs(self.delivery(written)["committed"], False)
+        self.clock.advance(FIRST_DELAY)
+        self.assertIs(self.delivery(written)["committed"], True)
+        self.assertFalse(self.reported())
 
 
 class StatusTests(SynchronousTestCase):

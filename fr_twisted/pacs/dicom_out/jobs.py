@@ -36,6 +36,7 @@ class Delivery(BaseModel):
         default=None, description="the archive's word that it keeps them; None: none"
     )
     transaction: str | None = Field(default=None, description="of the commitment that was asked for last")
+    asked: bool = Field(default=False, description="whether the archive took that request")
 
     @property
     def over(self) -> bool:
@@ -76,7 +77,7 @@ class Job(BaseModel):
     def committed(self, archive: Archive, word: Commitment) -> None:
         """Add the archive's word on its duty to keep the objects; what it does not keep is sent again."""
         delivery = self.delivery(archive)
-        delivery.transaction = word.transaction
+        delivery.transaction, delivery.asked = word.transaction, word.asked
         if not word.asked:
             delivery.reason = "it does no storage commitment"
         elif word.failed:
@@ -153,14 +154,18 @@ class Jobs:
 
     # -- jobs
 
-    def unfinished(self) -> list[Job]:
-        """Return the jobs that are not done, and new ones of reports that there was no time to note."""
+    def known(self) -> list[Job]:
+        """Return the jobs, and new ones of reports that there was no time to note."""
         self.prune()
         jobs = [job for written in self._reports.written() if (job := self.add(written)) is not None]
         for job in jobs:
             if job.done:
                 self.discard_objects(job.report_id)  # the node was killed before that
-        return [job for job in jobs if not job.done]
+        return jobs
+
+    def find(self, report_id: str) -> Job | None:
+        """Return the job of a report."""
+        return self._load(report_id)
 
     def add(self, written: Written) -> Job | None:
         """Return the job of a report, noted durably; None: its scan was no DICOM series, or is long gone."""

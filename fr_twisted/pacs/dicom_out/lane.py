@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from fr_twisted.pacs.dicom_out.jobs import Delivery, Job
-from fr_twisted.pacs.dicom_out.scu import Sent
+from fr_twisted.pacs.dicom_out.scu import Commitment, Sent
 from fr_twisted.setting_dicom import Archive
 
 FIRST_DELAY = 2.0
@@ -19,6 +19,9 @@ class ISender(Protocol):
 
     def send(self, objects: dict[str, bytes], transaction: str | None = None) -> Sent:
         """Send objects."""
+
+    def report_came(self, word: Commitment) -> None:
+        """Wait no longer for the report on a commitment, from another thread; this does not block."""
 
     def abort(self) -> None:
         """End what goes on, from another thread."""

@@ -137,11 +137,12 @@ class Sender:
         self.archive, self._calling = archive, calling
         self._lock = threading.Lock()
         self._ae: Any = None
+        self._heard = _Heard()
         self._over = False
 
     def send(self, objects: Mapping[str, bytes], transaction: str | None = None) -> Sent:
         """Send Part 10 files, named by SOP instance UID, in order; with ``transaction``, ask for commitment too."""
-        heard = _Heard()
+        heard = self._heard = _Heard()
         association = self._associate(objects, transaction is not None, heard)
         if isinstance(association, str):
             return Sent({}, association)
@@ -158,6 +159,10 @@ class Sender:
             return Sent(answers, None, commitment)
         finally:
             self._end(association)
+
+    def report_came(self, word: Commitment) -> None:
+        """Wait no longer for the report on a commitment: it came on an association of the archive's own."""
+        self._heard.take(word)
 
     def abort(self) -> None:
         """End the association that there is, and have no more."""
@@ -231,9 +236,13 @@ class _Heard:
 
     def report(self, event: Any) -> tuple[int, None]:
         """Take it."""
-        self._report = read_report(event.event_type, event.event_information)
-        self._came.set()
+        self.take(read_report(event.event_information))
         return 0x0000, None
+
+    def take(self, word: Commitment) -> None:
+        """Take it from wherever."""
+        self._report = word
+        self._came.set()
 
     def wait(self, transaction: str) -> Commitment | None:
         """Return the report of this transaction, if it comes in time."""
@@ -242,7 +251,7 @@ class _Heard:
         return found if found is not None and found.transaction == transaction else None
 
 
-def read_report(_kind: int, information: Dataset) -> Commitment:
+def read_report(information: Dataset) -> Commitment:
     """Return what an N-EVENT-REPORT of storage commitment says (PS3.4 J.3.3)."""
     kept = (str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ())
     failed = {

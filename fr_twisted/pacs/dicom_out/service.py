@@ -1,8 +1,10 @@
 """Runs the sending of results: a queue for each archive, so that one that is down holds up no other."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import random
 from typing import Any
+from uuid import uuid4
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock
@@ -20,8 +22,8 @@ from fr_twisted.pacs.dicom_out.jobs import (
     warnings_of,
 )
 from fr_twisted.pacs.dicom_out.lane import MAX_DELAY, ISender, Lane
-from fr_twisted.pacs.dicom_out.scu import Fate, Sent
-from fr_twisted.pacs.encode import make_uid
+from fr_twisted.pacs.dicom_out.promises import Promises
+from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent
 from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.report_files import Written
 from fr_twisted.pacs.scans import Prepared
@@ -65,6 +67,7 @@ class DicomOutService(Service):
         self._tasks: set[Deferred[None]] = set()
         self._later: set[IDelayedCall] = set()
         self._pruned = 0.0
+        self._promises = Promises()
 
     # -- its life
 
@@ -112,8 +115,10 @@ class DicomOutService(Service):
 
     async def _resume(self) -> None:
         self._pruned = self.clock.seconds()
-        for job in await self._run(self._jobs.unfinished):
-            self.spawn(self._take(job))
+        for job in await self._run(self._jobs.known):
+            self._promises.take_up(job, self._archives)
+            if not job.done:
+                self.spawn(self._take(job))
 
     # -- scans and reports
 
@@ -236,10 +241,12 @@ class DicomOutService(Service):
         delivery = job.delivery(lane.archive)
         skip = frozenset() if self._commitment else frozenset(delivery.kept)
         began = self.clock.seconds()
+        transaction = f"2.25.{uuid4().int}" if self._commitment else None
+        if transaction is not None:
+            self._promises.asking(transaction, job.report_id, lane.archive)
 
         def send() -> tuple[int, Sent]:
             objects = {u: data for u, data in self._jobs.objects(job).items() if u not in skip}
-            transaction = self._transaction(job, lane.archive, delivery) if self._commitment else None
             return len(objects), lane.sender.send(objects, transaction)
 
         try:
@@ -250,6 +257,8 @@ class DicomOutService(Service):
         except DamagedObjectError:
             job.made = False
             wanted, sent = 1, Sent({}, "its objects were damaged, and are made anew")
+        if transaction is not None:
+            sent = replace(sent, commitment=self._promises.asked(transaction, sent.commitment))
         if not self.running and sent.trouble is not None:
             return delivery
         delivery = job.note(lane.archive, sent, wanted)
@@ -257,9 +266,35 @@ class DicomOutService(Service):
         await self._settle(job)
         return delivery
 
-    def _transaction(self, job: Job, archive: Archive, delivery: Delivery) -> str:
-        """Return a Transaction UID: another for each attempt, as the standard asks for."""
-        return make_uid("commitment", job.report_id, archive, delivery.attempts)
+    async def commitment_reported(self, title: str, word: Commitment) -> bool:
+        """Note what an archive says on an association of its own; what it does not keep is sent again.
+
+        Return whether there is such a request: False is no matter of ours. Once it returns, the word is on the disk,
+        or belongs to a request whose sending is not noted either: killed then, we ask anew.
+        """
+        promise = self._promises.find(word.transaction, title)
+        if promise is None or not self.running:
+            return False
+        lane = next(lane for lane in self._lanes if lane.archive == promise.archive)
+        if self._promises.came_early(word):
+            lane.sender.report_came(word)
+            return True
+        job = self._open.get(promise.report_id) or await self._run(self._jobs.find, promise.report_id)
+        if job is None:
+            return False
+        job.committed(promise.archive, word)
+        self._say_committed(job, promise.archive)
+        await self._settle(job)
+        self._promises.close(word.transaction)
+        if job.waiting([promise.archive]):
+            self._send_again(job, lane)
+        return True
+
+    def _send_again(self, job: Job, lane: Lane) -> None:
+        if job.report_id in self._open:
+            lane.put(job)
+        else:
+            self.spawn(self._take(job))
 
     async def _settle(self, job: Job) -> None:
         """Note a job; when no archive waits for it any more, remove its objects."""
@@ -302,6 +337,16 @@ class DicomOutService(Service):
                 event="dicom.refused",
                 **fields,
             )
+
+    def _say_committed(self, job: Job, archive: Archive) -> None:
+        delivery = job.delivery(archive)
+        fields = {"scan_id": job.scan_id, "report_id": job.report_id, "destination": str(archive)}
+        if delivery.committed:
+            text = "{destination} commits to keeping the results of {scan_id}"
+            self._log.info(text, event="dicom.committed", **fields)
+        else:
+            text = "{destination} was given the results of {scan_id}: {reason}; they are sent again"
+            self._log.warn(text, reason=delivery.reason, event="dicom.not-committed", **fields)
 
     def say_later(self, job: Job, archive: Archive, delay: float) -> None:
         """Say that an archive is tried again."""
