@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.daemons import ROOT
+
+pytestmark = pytest.mark.alone
 
 SEED = 11
 SECONDS = 45

@@ -146,6 +146,7 @@ async def test_bye_reaches_who_is_sending() -> None:
         assert await ended is ConnectionDone
         assert b'"shutdown"' in b"".join(heard)
     finally:
+        pair.intake.release()
         await port.stopListening()
 
 

@@ -2,7 +2,11 @@
 
 import statistics
 
+import pytest
+
 from tests.benchmarks import bench_hostile, bench_memory, bench_nodes, bench_queue
+
+pytestmark = pytest.mark.alone
 
 
 def test_many_nodes() -> None:
