@@ -1,14 +1,12 @@
 """Brings reports to the nodes they belong to: one outbox a node, fed from the store, over the node's link."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from random import random
 from typing import Any
 
 from twisted.application.internet import backoffPolicy
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -26,8 +24,6 @@ MAX_STORE_WAIT = 5.0
 
 MAX_RETRY = 300.0
 """Seconds between two offers of a report that its node refuses for now, at most."""
-
-SECONDS_OF_DAY = 86400.0
 
 _CUTS = 3
 """Cuts of the link that delay a report by nothing but the link's own backoff; later ones may be the report's doing."""
@@ -252,96 +248,3 @@ class ReportOutbox:
             self._outage.failed(str(failure.value))
 
         return self._follow(writing.addErrback(failed))
-
-
-class CaretakerService(Service):
-    """What a HUB does every minute: shows reports that no configured node gets; mends, empties and cleans the store."""
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        store: Any,
-        nodes: Mapping[str, str],
-        upload_ttl: float,
-        clock: Any,
-        store_ready: Callable[[], Deferred[None]],
-        interval: float = 60.0,
-        keep_payload_days: float = 0.0,
-    ) -> None:
-        self._store_ready = store_ready
-        self._store = store
-        self._nodes = nodes
-        self._upload_ttl = upload_ttl
-        self._keep_payload_days = keep_payload_days
-        self._interval = interval
-        self._shown: dict[str, int] = {}
-        self._round: Deferred[None] | None = None
-        self._loop = LoopingCall(self._start_round)
-        self._loop.clock = clock
-
-    def startService(self) -> None:
-        """Begin; the first round comes when the store is open."""
-        super().startService()
-        ready = self._store_ready().addCallback(lambda _: self._begin())
-        ready.addErrback(lambda failure: self._log.failure("caretaker", failure, event="hub.defect"))
-
-    def _begin(self) -> None:
-        if self.running:
-            looping = self._loop.start(self._interval)
-            looping.addErrback(lambda failure: self._log.failure("caretaker", failure, event="hub.defect"))
-
-    def stopService(self) -> None:
-        """End, in the middle of a round too: each of its steps can be done again."""
-        super().stopService()
-        if self._loop.running:
-            self._loop.stop()
-        if self._round is not None:
-            self._round.cancel()
-
-    def _start_round(self) -> Deferred[None]:
-        self._round = Deferred.fromCoroutine(self.one_round())
-        return self._round.addErrback(self._failed)
-
-    def _failed(self, failure: Any) -> None:
-        if failure.check(StoreError, CancelledError):
-            return  # the units that need the store say so
-        self._log.failure("caretaker", failure, event="hub.defect")
-
-    async def one_round(self) -> None:
-        """Do everything once."""
-        await self._store.scans().repair()
-        await self.show_unroutable()
-        await self.retire()
-        removed = await self._store.scans().clean(self._upload_ttl)
-        if removed:
-            self._log.info(
-                "removed {count} payloads that belong to nothing", event="store.cleaned", count=removed
-            )
-
-    async def retire(self) -> None:
-        """Give up the bytes of scans whose reports were delivered long ago, if they are not to be kept for ever."""
-        if not self._keep_payload_days:
-            return
-        retired = await self._store.scans().retire(self._keep_payload_days * SECONDS_OF_DAY)
-        if retired:
-            self._log.info(
-                "the bytes of {count} scans are removed: all reports delivered {limit:g} days ago",
-                event="scan.payload-removed",
-                count=retired,
-                limit=self._keep_payload_days,
-            )
-
-    async def show_unroutable(self) -> None:
-        """Log the reports that wait for nodes that FR_HUB_NODES does not name, when their number changes."""
-        waiting = await self._store.reports().waiting()
-        unknown = {node: count for node, count in waiting.items() if node not in self._nodes}
-        for node, count in unknown.items():
-            if self._shown.get(node) != count:
-                self._log.warn(
-                    "{count} reports wait for node {peer}: FR_HUB_NODES does not say where it is",
-                    event="report.unroutable",
-                    count=count,
-                    peer=node,
-                )
-        self._shown = unknown

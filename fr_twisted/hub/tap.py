@@ -41,7 +41,7 @@ def makeService(options: Any) -> IService:
     from twisted.internet import reactor
     from twisted.internet.endpoints import serverFromString
 
-    from fr_twisted.hub.delivery import CaretakerService
+    from fr_twisted.hub.caretaker import CaretakerService
     from fr_twisted.hub.room import Limits, RoomService
     from fr_twisted.link.receiver_factory import DrainService
     from fr_twisted.ops.services import ListeningService, make_unit

@@ -1,6 +1,6 @@
 """What Fr-PACS has to send: candidates of several sources, prepared a few ahead, offered, retried, settled."""
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from random import random
@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fr_twisted.link.interfaces import IOutbox, Item
+from fr_twisted.pacs.ack_times import AckTimes
 from fr_twisted.pacs.files import ChangedError, NotUsableError
 from fr_twisted.pacs.interfaces import Candidate, Source
 from fr_twisted.pacs.scans import Payload, Prepared
@@ -30,25 +31,6 @@ MAX_DEFERRED = 64
 
 Run = Callable[..., Deferred[Any]]
 """Runs a function in a thread: `deferToThread`, or something that a test controls."""
-
-
-class AckTimes:
-    """When scans were acknowledged, for as many as matter; so that a report can tell how long it took."""
-
-    def __init__(self, clock: IReactorTime, limit: int = 4096) -> None:
-        self._clock, self._limit = clock, limit
-        self._times: OrderedDict[str, float] = OrderedDict()
-
-    def note(self, scan_id: str) -> None:
-        """A scan was acknowledged now; the first time counts."""
-        self._times.setdefault(scan_id, self._clock.seconds())
-        while len(self._times) > self._limit:
-            self._times.popitem(last=False)
-
-    def seconds_since(self, scan_id: str) -> float | None:
-        """Return the seconds since then; None: not of this run."""
-        noted = self._times.get(scan_id)
-        return None if noted is None else self._clock.seconds() - noted
 
 
 @dataclass(eq=False)

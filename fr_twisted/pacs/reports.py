@@ -25,7 +25,8 @@ from fr_twisted.link.interfaces import (
     Verdict,
 )
 from fr_twisted.model import CHUNK_SIZE, REPORT_KIND, ReportMeta
-from fr_twisted.pacs.outbox import AckTimes, Run
+from fr_twisted.pacs.ack_times import AckTimes
+from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.report_files import ReportFolder, Written
 from fr_twisted.pacs.trouble import log_trouble
 

@@ -41,7 +41,8 @@ def makeService(options: Any) -> IService:
     from fr_twisted.link.receiver_factory import DrainService, ReceiverFactory
     from fr_twisted.link.sender import ReconnectingSenderFactory, SenderService
     from fr_twisted.ops.services import ListeningService, make_unit
-    from fr_twisted.pacs.outbox import AckTimes, PacsOutbox
+    from fr_twisted.pacs.ack_times import AckTimes
+    from fr_twisted.pacs.outbox import PacsOutbox
     from fr_twisted.pacs.report_files import ReportFolder
     from fr_twisted.pacs.reports import ReportIntake
     from fr_twisted.pacs.service import OutboxService, ReportsService, Spool

@@ -9,7 +9,8 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from fr_twisted.hub.delivery import LEASE, CaretakerService, ReportOutbox
+from fr_twisted.hub.caretaker import CaretakerService
+from fr_twisted.hub.delivery import LEASE, ReportOutbox
 from fr_twisted.hub.settling import SettlingService
 from fr_twisted.link.interfaces import IOutbox, Item, Refuse
 from fr_twisted.link.receiver_factory import ReceiverFactory

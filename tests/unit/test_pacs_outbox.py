@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from fr_twisted.link.interfaces import IOutbox, Item
+from fr_twisted.pacs.ack_times import AckTimes
 from fr_twisted.pacs.files import ChangedError, NotUsableError
-from fr_twisted.pacs.outbox import MAX_DEFERRED, PREPARED, AckTimes, PacsOutbox
+from fr_twisted.pacs.outbox import MAX_DEFERRED, PREPARED, PacsOutbox
 from fr_twisted.pacs.scans import Payload, Prepared
 from fr_twisted.pacs.sources import Queue
 from tests.fakes_link import make_item

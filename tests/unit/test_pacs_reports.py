@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from fr_twisted import bundle
 from fr_twisted.link.interfaces import Accept, Duplicate, IIntake, Item, ITransfer, Refuse, RefusedError
 from fr_twisted.model import CHUNK_SIZE, make_report_id
-from fr_twisted.pacs.outbox import AckTimes
+from fr_twisted.pacs.ack_times import AckTimes
 from fr_twisted.pacs.report_files import MARKER, MAX_LISTED, ReportFolder, Written, index_page
 from fr_twisted.pacs.reports import INDEX_DELAY, ReportIntake
 from tests.pacs_builders import Threads, inline, new_folder
