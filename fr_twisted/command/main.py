@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Sequence
 
 from fr_twisted import __version__
-from fr_twisted.command import analyse, resend, retry, rules, scans, series, show, status, verify
+from fr_twisted.command import analyse, archives, resend, retry, rules, scans, series, show, status, verify
 from fr_twisted.command.trouble import BROKEN, WRONG, CommandError
 
-COMMANDS = (analyse, status, scans, show, retry, resend, verify, rules, series)
+COMMANDS = (analyse, status, scans, show, retry, resend, verify, rules, series, archives)
 
 INTERRUPTED = 130
 """As shells have it: 128 and the number of SIGINT."""
@@ -26,8 +26,8 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="fr",
         description="Fr measures the brain in T1-weighted MRI. Its daemons are started by twistd: see the README.\n"
-        "analyse and rules work on files, series on what an Fr-PACS takes by DICOM; the other commands look at the\n"
-        "daemons' store, and mend it.",
+        "analyse and rules work on files, series and archives on what an Fr-PACS takes and sends by DICOM; the other\n"
+        "commands look at the daemons' store, and mend it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="fr COMMAND --help explains a command. Decision support only; Fr is no medical device.",
     )

@@ -13,14 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.model import make_report_id
 from fr_twisted.ops.services import StartError
-from fr_twisted.pacs.dicom_out import objects
+from fr_twisted.pacs.dicom_out import asked, objects
 from fr_twisted.pacs.dicom_out.common import Kind, blank, finish
 from fr_twisted.pacs.dicom_out.headers import SourceSeries
 from fr_twisted.pacs.dicom_out.jobs import Job, Jobs
 from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY
 from fr_twisted.pacs.dicom_out.report import Report
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, judge
-from fr_twisted.pacs.dicom_out.service import DicomOutService
+from fr_twisted.pacs.dicom_out.service import LOOK_SECONDS, DicomOutService
 from fr_twisted.pacs.report_files import MARKER, ReportFolder, Written
 from fr_twisted.setting_dicom import Archive
 from tests.dicom_out_builders import head, sagittal_slices, write_payload
@@ -170,7 +170,8 @@ class DeliveryTests(ServiceCase):
         self.assertEqual(len(self.fakes[ONE].kept), 4)
         self.assertEqual(self.fakes[TWO].attempts, 1)
         self.assertIn("cannot be reached", str(self.said("dicom.deferred")[0]["reason"]))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        # but for the look at what people ask
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_overARestart(self) -> None:
         """What an archive has not got when the node stops, it gets after the next start, the same bytes; no more."""
@@ -422,6 +423,77 @@ class CallBackTests(CommitmentCase):
         self.clock.advance(FIRST_DELAY)
         self.assertIs(self.delivery(written)["committed"], True)
         self.assertFalse(self.reported())
+
+
+class AskedTests(ServiceCase):
+    """Results that a person wants to be sent once more."""
+
+    def asked(self, written: Written, again: bool = False) -> None:
+        """Ask for a report, and let the service look."""
+        asked.ask(self.root / "state", asked.Asked(written.report_id, again))
+        self.clock.advance(LOOK_SECONDS)
+        self.assertEqual(list(asked.waiting(self.root / "state")), [])
+
+    def test_refused(self) -> None:
+        """The archive that refused it gets it once more, made anew; the one that has it does not."""
+        self.fakes[ONE].statuses = [0x0122] * 4
+        self.remember()
+        written = self.report()
+        self.assertEqual(self.job(written)["deliveries"][str(ONE)]["fate"], "refused")
+        self.asked(written)
+        self.assertEqual(self.job(written)["deliveries"][str(ONE)]["fate"], "delivered")
+        self.assertEqual(set(self.fakes[TWO].times.values()), {1})
+        self.assertEqual([path for path in self.state() if path.endswith(".dcm")], [])
+
+    def test_addedLater(self) -> None:
+        """An archive that was added gets what it lacks."""
+        self.remember()
+        written = self.report()
+        three = Archive("THREE", "127.0.0.1", 106)
+        self.archives = (ONE, TWO, three)
+        self.fakes[three] = FakeArchive(three)
+        self.restart()
+        self.assertEqual(self.fakes[three].kept, {})
+        self.asked(written)
+        self.assertEqual(set(self.fakes[three].kept), set(self.fakes[ONE].kept))
+        self.assertEqual(set(self.fakes[ONE].times.values()), {1})
+
+    def test_again(self) -> None:
+        """Asked for again, all archives get the same objects once more."""
+        self.remember()
+        written = self.report()
+        self.asked(written, again=True)
+        for archive in self.archives:
+            self.assertEqual(set(self.fakes[archive].times.values()), {2})
+
+    def test_whileOneWaits(self) -> None:
+        """While one archive is awaited, the other, which refused it, gets it; the first gets it once."""
+        self.fakes[ONE].statuses = [0x0122] * 4
+        self.fakes[TWO].down = True
+        self.remember()
+        written = self.report()
+        self.asked(written)
+        self.assertEqual(self.job(written)["deliveries"][str(ONE)]["fate"], "delivered")
+        self.fakes[TWO].down = False
+        self.clock.advance(4 * FIRST_DELAY)
+        self.assertEqual(set(self.fakes[TWO].times.values()), {1})
+
+    def test_unknown(self) -> None:
+        """A report that is none is told once."""
+        asked.ask(self.root / "state", asked.Asked("report-x", False))
+        self.clock.pump([LOOK_SECONDS] * 3)
+        self.assertEqual(len(self.said("dicom.unknown")), 1)
+
+    def test_beforeTheStart(self) -> None:
+        """What was asked while no Fr-PACS ran is done by the next."""
+        self.fakes[ONE].statuses = [0x0122] * 4
+        self.remember()
+        written = self.report()
+        self.stop(self.service)
+        asked.ask(self.root / "state", asked.Asked(written.report_id, False))
+        self.service = self.started()
+        self.clock.advance(LOOK_SECONDS)
+        self.assertEqual(self.job(written)["deliveries"][str(ONE)]["fate"], "delivered")
 
 
 class StatusTests(SynchronousTestCase):

@@ -61,6 +61,15 @@ class Job(BaseModel):
         """Return those of ``archives`` that have not got it, and may yet."""
         return [archive for archive in archives if not self.delivery(archive).over]
 
+    def reopen(self, archives: Iterable[Archive], again: bool) -> list[Archive]:
+        """Have it sent to archives that refused it, and ``again`` to those that have it; return which they are."""
+        meant = (Fate.REFUSED, Fate.DELIVERED) if again else (Fate.REFUSED,)
+        found = [archive for archive in archives if self.delivery(archive).fate in meant]
+        for archive in found:
+            self.deliveries[str(archive)] = Delivery(attempts=self.delivery(archive).attempts)
+        self.done = not self.waiting(archives)
+        return found
+
     def note(self, archive: Archive, sent: Sent, wanted: int) -> Delivery:
         """Add how an attempt to send ``wanted`` objects went."""
         delivery = self.delivery(archive)
@@ -186,10 +195,7 @@ class Jobs:
         sync_folder(self._out)
 
     def _load(self, report_id: str) -> Job | None:
-        try:
-            return Job.model_validate_json(self._path(report_id).read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
+        return _read_job(self._path(report_id))
 
     def _path(self, report_id: str) -> Path:
         return self._out / f"{report_id}.json"
@@ -254,6 +260,18 @@ class Jobs:
     def discard_objects(self, report_id: str) -> None:
         """Remove the objects: no archive waits for them any more."""
         shutil.rmtree(self._out / report_id, ignore_errors=True)
+
+
+def every_job(state: Path) -> list[Job]:
+    """Return the jobs that are noted in a state folder, which may be another's, in the order of their reports' ids."""
+    return [job for path in sorted((state / OUT).glob("*.json")) if (job := _read_job(path)) is not None]
+
+
+def _read_job(path: Path) -> Job | None:
+    try:
+        return Job.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def _uid_of(path: Path) -> str:

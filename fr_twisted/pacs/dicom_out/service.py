@@ -9,10 +9,14 @@ from uuid import uuid4
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from fr_twisted.ops.services import StartError
+from fr_twisted.pacs.dicom_out import asked
+from fr_twisted.pacs.dicom_out.asked import Asked
 from fr_twisted.pacs.dicom_out.jobs import (
     DamagedObjectError,
     Delivery,
@@ -27,7 +31,11 @@ from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent
 from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.report_files import Written
 from fr_twisted.pacs.scans import Prepared
+from fr_twisted.pacs.trouble import log_trouble
 from fr_twisted.setting_dicom import Archive
+
+LOOK_SECONDS = 1.0
+"""Between two looks for what people ask."""
 
 PRUNE_SECONDS = 86400.0
 """Between two looks for headers that are too old."""
@@ -68,6 +76,8 @@ class DicomOutService(Service):
         self._later: set[IDelayedCall] = set()
         self._pruned = 0.0
         self._promises = Promises()
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
 
     # -- its life
 
@@ -94,6 +104,8 @@ class DicomOutService(Service):
     def stopService(self) -> Deferred[None]:
         """End what is being sent; it goes on after the next start."""
         super().stopService()
+        if self._looking.running:
+            self._looking.stop()
         for call in self._later:
             call.cancel()
         self._later.clear()
@@ -119,6 +131,10 @@ class DicomOutService(Service):
             self._promises.take_up(job, self._archives)
             if not job.done:
                 self.spawn(self._take(job))
+        if self.running:
+            self._looking.start(LOOK_SECONDS, now=False).addErrback(
+                lambda failure: self._log.failure("looking for what is asked", failure, event="dicom.defect")
+            )
 
     # -- scans and reports
 
@@ -187,6 +203,51 @@ class DicomOutService(Service):
         for lane in self._lanes:
             if lane.archive in waiting:
                 lane.put(job)
+
+    # -- what people ask
+
+    def _look(self) -> Deferred[None]:
+        """Take up what was asked; that the folder cannot be read is told, and it is tried again."""
+        looking: Deferred[None] = Deferred.fromCoroutine(self._take_up())
+        self._tasks.add(looking)
+
+        def over(result: Any) -> None:
+            self._tasks.discard(looking)
+            if isinstance(result, Failure):
+                log_trouble(self._log, "what was asked cannot be looked at", result, "dicom.not-looked")
+
+        return looking.addBoth(over)
+
+    async def _take_up(self) -> None:
+        state = self._jobs.state
+        for one in await self._run(lambda: list(asked.waiting(state))):
+            if not self.running:
+                return
+            await self._send_anew(one)
+            await self._run(asked.answered, state, one)
+
+    async def _send_anew(self, one: Asked) -> None:
+        report_id = one.report_id
+        job = self._open.get(report_id) or await self._run(self._jobs.find, report_id)
+        if job is None:
+            text = "{report_id} was asked for, and is no report that could be sent"
+            self._log.warn(text, report_id=report_id, event="dicom.unknown")
+            return
+        reopened = job.reopen(self._archives, one.again)
+        await self._note(job)
+        waiting = job.waiting(self._archives)
+        names = ", ".join(map(str, waiting)) or "no archive: all have it"
+        text = "the results of {scan_id} are asked for once more: to {destination}"
+        fields = {"scan_id": job.scan_id, "report_id": report_id, "destination": names}
+        self._log.info(text, event="dicom.asked", **fields)
+        if report_id in self._open:
+            for lane in self._lanes:
+                if lane.archive in reopened:
+                    lane.put(job)
+        elif waiting:
+            self.spawn(self._take(job))
+
+    # -- making
 
     async def _make(self, job: Job) -> int:
         """See that the objects of a job are there; return how many there are.
