@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from fr_twisted.ops.services import StartError
-from fr_twisted.pacs.dicom_out import asked
+from fr_twisted.pacs.dicom_out import asked, words
 from fr_twisted.pacs.dicom_out.asked import Asked
 from fr_twisted.pacs.dicom_out.jobs import (
     DamagedObjectError,
@@ -23,7 +23,6 @@ from fr_twisted.pacs.dicom_out.jobs import (
     Job,
     Jobs,
     StateInUseError,
-    warnings_of,
 )
 from fr_twisted.pacs.dicom_out.lane import MAX_DELAY, ISender, Lane
 from fr_twisted.pacs.dicom_out.promises import Promises
@@ -323,7 +322,7 @@ class DicomOutService(Service):
         if not self.running and sent.trouble is not None:
             return delivery
         delivery = job.note(lane.archive, sent, wanted)
-        self._say(job, lane.archive, delivery, sent, self.clock.seconds() - began)
+        words.say(self._log, job, lane.archive, sent, self.clock.seconds() - began)
         await self._settle(job)
         return delivery
 
@@ -344,7 +343,7 @@ class DicomOutService(Service):
         if job is None:
             return False
         job.committed(promise.archive, word)
-        self._say_committed(job, promise.archive)
+        words.say_committed(self._log, job, promise.archive)
         await self._settle(job)
         self._promises.close(word.transaction)
         if job.waiting([promise.archive]):
@@ -370,67 +369,6 @@ class DicomOutService(Service):
         text = job.model_dump_json(indent=2)
         await self._making.run(self._run, self._jobs.write, job.report_id, text)
 
-    # -- what is said
-
-    def _say(self, job: Job, archive: Archive, delivery: Delivery, sent: Sent, seconds: float) -> None:
-        fields: dict[str, Any] = {
-            "scan_id": job.scan_id,
-            "report_id": job.report_id,
-            "destination": str(archive),
-            "attempts": delivery.attempts,
-        }
-        for answer in warnings_of(sent):
-            text = "{destination} kept an object of {report_id} with a warning: {reason}"
-            self._log.warn(text, reason=answer.text, status=answer.status, event="dicom.warning", **fields)
-        if delivery.fate is Fate.DELIVERED:
-            self._log.info(
-                "{destination} has the results of {scan_id}: {count} objects, {seconds:.1f} s{detail}",
-                count=len(delivery.kept),
-                seconds=seconds,
-                detail=_commitment_words(delivery, sent),
-                event="dicom.delivered",
-                **fields,
-            )
-        elif delivery.fate is Fate.REFUSED:
-            self._log.error(
-                "{destination} refuses results of {scan_id} for good: {reason}",
-                reason=delivery.reason,
-                event="dicom.refused",
-                **fields,
-            )
-
-    def _say_committed(self, job: Job, archive: Archive) -> None:
-        delivery = job.delivery(archive)
-        fields = {"scan_id": job.scan_id, "report_id": job.report_id, "destination": str(archive)}
-        if delivery.committed:
-            text = "{destination} commits to keeping the results of {scan_id}"
-            self._log.info(text, event="dicom.committed", **fields)
-        else:
-            text = "{destination} was given the results of {scan_id}: {reason}; they are sent again"
-            self._log.warn(text, reason=delivery.reason, event="dicom.not-committed", **fields)
-
     def say_later(self, job: Job, archive: Archive, delay: float) -> None:
         """Say that an archive is tried again."""
-        delivery = job.delivery(archive)
-        self._log.warn(
-            "{destination} has not got the results of {scan_id} yet: {reason}; again in {delay:.0f} s",
-            scan_id=job.scan_id,
-            report_id=job.report_id,
-            destination=str(archive),
-            reason=delivery.reason or "something broke",
-            attempts=delivery.attempts,
-            delay=delay,
-            event="dicom.deferred",
-        )
-
-
-def _commitment_words(delivery: Delivery, sent: Sent) -> str:
-    if sent.commitment is None:
-        return ""
-    if delivery.committed:
-        return ", and commits to keeping them"
-    return (
-        ", but does no storage commitment"
-        if not sent.commitment.asked
-        else "; it was asked to commit to them"
-    )
+        words.say_later(self._log, job, archive, delay)
