@@ -1,7 +1,7 @@
 """A store in memory with the behaviour of the real one, for unit tests: no reactor, no network, a Clock for time."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -218,12 +218,12 @@ class MemoryReports:
 
         return self._store.do("next_due", next_due)
 
-    def waiting(self) -> Deferred[dict[str, int]]:
+    def waiting(self, besides: Collection[str] = ()) -> Deferred[dict[str, int]]:
         """Count the unsent reports."""
 
         def count() -> dict[str, int]:
-            reports = self._store.report_docs.values()
-            return dict(Counter(r.destination for r in reports if not r.status and not r.refused))
+            unsent = [r for r in self._store.report_docs.values() if not r.status and not r.refused]
+            return dict(Counter(r.destination for r in unsent if r.destination not in besides))
 
         return self._store.do("waiting", count)
 

@@ -617,6 +617,7 @@ async def reports_in_order(bench: Bench) -> None:
     assert (await bench.take(owner="hub-2")).report_id == "report-b"
     assert await bench.store.reports().take(NODE, "hub-1", LONG) is None
     assert await bench.store.reports().waiting() == {NODE: 2, "pacs-2": 1}
+    assert await bench.store.reports().waiting(besides=[NODE, "pacs-3"]) == {"pacs-2": 1}
 
 
 @behaviour

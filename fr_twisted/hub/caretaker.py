@@ -93,8 +93,7 @@ class CaretakerService(Service):
 
     async def show_unroutable(self) -> None:
         """Log the reports that wait for nodes that FR_HUB_NODES does not name, when their number changes."""
-        waiting = await self._store.reports().waiting()
-        unknown = {node: count for node, count in waiting.items() if node not in self._nodes}
+        unknown = await self._store.reports().waiting(besides=self._nodes.keys())
         for node, count in unknown.items():
             if self._shown.get(node) != count:
                 self._log.warn(

@@ -4,7 +4,7 @@ Every operation has a deadline and errbacks with a `StoreError`. Writes are dura
 their Deferred fires. Times of leases come from the store's clock, never from the node's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -229,8 +229,8 @@ class IReports(Interface):
     def next_due(destination: str) -> Deferred[float | None]:
         """Fire with the seconds until the next unsent report is due or its lease ends (0: now), None: no report."""
 
-    def waiting() -> Deferred[dict[str, int]]:
-        """Fire with the number of unsent reports, but for refused ones, by destination."""
+    def waiting(besides: Collection[str] = ()) -> Deferred[dict[str, int]]:
+        """Fire with the number of unsent reports, but for refused ones, by destination; not of those ``besides``."""
 
     def get(report_id: str) -> Deferred[BrainReport | None]:
         """Fire with the report."""

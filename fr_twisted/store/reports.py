@@ -1,6 +1,6 @@
 """`IReports` over MongoDB. ``next_attempt_at`` says when a report may be taken: a lease puts it to the lease's end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -190,13 +190,13 @@ class MongoReports:
         due_at: datetime | None = found[0].get("next_attempt_at")
         return 0.0 if due_at is None else max(0.0, (due_at - now).total_seconds())
 
-    def waiting(self) -> Deferred[dict[str, int]]:
+    def waiting(self, besides: Collection[str] = ()) -> Deferred[dict[str, int]]:
         """Count the unsent reports."""
-        return Deferred.fromCoroutine(self._waiting())
+        return Deferred.fromCoroutine(self._waiting(besides))
 
-    async def _waiting(self) -> dict[str, int]:
+    async def _waiting(self, besides: Collection[str]) -> dict[str, int]:
         pipeline = [
-            {"$match": {"status": False, "refused": False}},
+            {"$match": {"status": False, "refused": False, "destination": {"$nin": sorted(besides)}}},
             {"$group": {"_id": "$destination", "n": {"$sum": 1}}},
             {"$limit": MOST_DESTINATIONS},
         ]
