@@ -62,10 +62,6 @@ class ScanMeta(BaseModel):
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
     series_description: str | None = None
-    analysis: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = Field(
-        default=None,
-        description="the one that it is for, as FR_BRAIN_ANALYSIS names it; none: whichever there is",
-    )
     facts: dict[str, str | int | float | None] = Field(
         default_factory=dict, description="modality facts: field strength, sequence, slices, ..."
     )

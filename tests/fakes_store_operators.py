@@ -9,13 +9,12 @@ from pydantic import BaseModel
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from fr_twisted.model import CHUNK_SIZE, BrainScan, ScanState
+from fr_twisted.model import CHUNK_SIZE, ScanState
 from fr_twisted.store.indexes import CHUNKS, GARBAGE, REPORTS, SCANS
 from fr_twisted.store.interfaces import PayloadMissingError
 from fr_twisted.store.ioperators import (
     MOST_SHOWN,
     RECENT,
-    AnalysisCount,
     Check,
     Checked,
     Finding,
@@ -157,19 +156,11 @@ class MemoryOperators:
         return StoreStatus(
             at=now,
             states=tuple(states),
-            analyses=self._analyses(scans),
             nodes=node_rows(self._facts_of_nodes(now)),
             leases=tuple(sorted(leases, key=lambda row: row.seconds_left or 0.0)[:MOST_SHOWN]),
             uploads=tuple(sorted(uploads, key=lambda row: row.touched_at, reverse=True)[:MOST_SHOWN]),
             uploads_in_all=len(uploads),
         )
-
-    def _analyses(self, scans: list[BrainScan]) -> tuple[AnalysisCount, ...]:
-        asking: dict[str, list[datetime]] = {}
-        for scan in scans:
-            if scan.report_generated is ScanState.TO_DO and scan.meta.analysis is not None:
-                asking.setdefault(scan.meta.analysis, []).append(scan.received_at)
-        return tuple(AnalysisCount(name, len(at), min(at)) for name, at in sorted(asking.items()))
 
     def _facts_of_nodes(self, now: datetime) -> list[tuple[str, Doc]]:
         since = now - RECENT

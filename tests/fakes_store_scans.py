@@ -153,17 +153,13 @@ class MemoryScans:
 
         return self._store.do("discard_upload", discard)
 
-    def claim(self, owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
+    def claim(self, owner: str, lease_seconds: float) -> Deferred[Claim | None]:
         """Claim the scan that is due."""
-        return self._store.do("claim", lambda: self._claim(owner, lease_seconds, analysis))
+        return self._store.do("claim", lambda: self._claim(owner, lease_seconds))
 
-    def _claim(self, owner: str, lease_seconds: float, analysis: str | None) -> Claim | None:
+    def _claim(self, owner: str, lease_seconds: float) -> Claim | None:
         now = self._store.time()
-        due = [
-            scan
-            for scan in self._store.scan_docs.values()
-            if _is_due(scan, now) and (analysis is None or scan.meta.analysis in (None, analysis))
-        ]
+        due = [scan for scan in self._store.scan_docs.values() if _is_due(scan, now)]
         if not due:
             return None
         scan = min(due, key=lambda scan: (-scan.priority, scan.received_at))

@@ -33,14 +33,7 @@ class Bench:
     store: IStore
     pass_time: Callable[[float], Awaitable[Any]]
 
-    def new_scan(
-        self,
-        name: str = "a",
-        size: int = 100,
-        priority: int = 5,
-        node: str = NODE,
-        analysis: str | None = None,
-    ) -> NewScan:
+    def new_scan(self, name: str = "a", size: int = 100, priority: int = 5, node: str = NODE) -> NewScan:
         """Return a scan to be offered; its bytes are `content`."""
         data = content(name, size)
         meta = ScanMeta.model_validate(
@@ -48,7 +41,6 @@ class Bench:
                 "patient_id": f"patient-{name}",
                 "format": "nifti",
                 "priority": priority,
-                "analysis": analysis,
                 "facts": {"tesla": 3.0},
             }
         )
@@ -67,16 +59,9 @@ class Bench:
             chunk = data[n * CHUNK_SIZE : (n + 1) * CHUNK_SIZE]
             await self.store.payloads().write_chunk(upload.payload_id, n, chunk)
 
-    async def keep(
-        self,
-        name: str = "a",
-        size: int = 100,
-        priority: int = 5,
-        node: str = NODE,
-        analysis: str | None = None,
-    ) -> BrainScan:
+    async def keep(self, name: str = "a", size: int = 100, priority: int = 5, node: str = NODE) -> BrainScan:
         """Upload a whole scan."""
-        upload = await self.begin(self.new_scan(name, size, priority, node, analysis))
+        upload = await self.begin(self.new_scan(name, size, priority, node))
         await self.write(upload, name)
         await self.store.scans().commit(upload)
         # Scans are taken in the order of their milliseconds.
@@ -391,39 +376,6 @@ async def claims_by_priority_then_arrival(bench: Bench) -> None:
     claimed = [(await bench.claim()).scan.scan_id for _ in range(4)]
     assert claimed == ["scan-c", "scan-a", "scan-b", "scan-d"]
     assert await bench.store.scans().claim("brain-1", LONG) is None
-
-
-@behaviour
-async def claims_for_an_analysis(bench: Bench) -> None:
-    """Who runs an analysis leaves scans that ask for another in their place, and takes those that ask for none."""
-    scans = bench.store.scans()
-    await bench.keep("a", priority=9, analysis="lesions")
-    await bench.keep("b")
-    await bench.keep("c", analysis="volumes")
-    await bench.keep("d", analysis="lesions")
-    await bench.keep("e")
-
-    async def claim(analysis: str | None) -> str | None:
-        claimed = await scans.claim("brain-1", LONG, analysis)
-        return None if claimed is None else claimed.scan.scan_id
-
-    assert [await claim("volumes") for _ in range(3)] == ["scan-b", "scan-c", "scan-e"]
-    assert await claim("volumes") is None
-    assert await claim("lesions") == "scan-a"
-    assert await claim("other") is None
-    assert await claim(None) == "scan-d"
-
-
-@behaviour
-async def ended_lease_of_another_analysis(bench: Bench) -> None:
-    """A scan that asks for an analysis, and whose worker did not come back, is taken by one that runs it alone."""
-    await bench.keep("a", analysis="lesions")
-    assert await bench.store.scans().claim("brain-1", SHORT, "lesions") is not None
-    await bench.pass_time(SHORT + 0.1)
-    assert await bench.store.scans().claim("brain-2", LONG, "volumes") is None
-    again = await bench.store.scans().claim("brain-3", LONG, "lesions")
-    assert again is not None
-    assert again.scan.meta.analysis == "lesions"
 
 
 @behaviour

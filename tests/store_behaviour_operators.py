@@ -7,7 +7,6 @@ from typing import Any
 
 from fr_twisted.model import CHUNK_SIZE, ScanState
 from fr_twisted.store.ioperators import (
-    AnalysisCount,
     Check,
     Checked,
     Finding,
@@ -79,13 +78,7 @@ async def status_of_nothing(bench: Bench) -> None:
     """An empty store has no scans in each state, and nothing else."""
     status: StoreStatus = await operators(bench).status()
     assert [(row.state, row.count, row.oldest) for row in status.states] == [(s, 0, None) for s in ScanState]
-    assert (status.analyses, status.nodes, status.leases, status.uploads, status.uploads_in_all) == (
-        (),
-        (),
-        (),
-        (),
-        0,
-    )
+    assert (status.nodes, status.leases, status.uploads, status.uploads_in_all) == ((), (), (), 0)
     assert abs((status.at - await bench.store.now()).total_seconds()) < 10
 
 
@@ -106,22 +99,6 @@ async def status_counts(bench: Bench) -> None:
     assert (lease.scan_id, lease.owner, lease.attempts) == ("scan-c", "brain-7", 1)
     assert lease.seconds_left is not None
     assert LONG - 20 < lease.seconds_left <= LONG
-
-
-@behaviour
-async def status_of_analyses(bench: Bench) -> None:
-    """The status counts the scans that wait for an analysis, with the arrival of the oldest."""
-    await bench.keep("a")
-    first = await bench.keep("b", analysis="volumes")
-    await bench.keep("c", analysis="volumes")
-    other = await bench.keep("d", analysis="lesions")
-    await bench.keep("e", priority=9, analysis="volumes")
-    assert (await bench.claim()).scan.scan_id == "scan-e"
-    status: StoreStatus = await operators(bench).status()
-    assert status.analyses == (
-        AnalysisCount("lesions", 1, other.received_at),
-        AnalysisCount("volumes", 2, first.received_at),
-    )
 
 
 @behaviour

@@ -25,7 +25,7 @@ Rules stand in a TOML file, the first that matches counts:
   min_slices = 100
   max_slices = 400
   three_d = true                       # MR Acquisition Type is 3D
-  analysis = "t1-volumes"              # the Fr-BRAIN that takes it; any unless given
+  analysis = "t1-volumes"              # told to Fr-BRAIN with the scan
   priority = 7                         # 0 to 9; 9 is analysed first; 5 unless given
 
   [[rule]]

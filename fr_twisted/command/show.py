@@ -109,7 +109,6 @@ def _facts(found: "ScanFile", scan: "BrainScan") -> list[tuple[str, str]]:
         ("SHA-256", scan.sha256),
         ("Series", meta.series_instance_uid or ""),
         ("Priority", str(scan.priority)),
-        ("For", "" if meta.analysis is None else f"a BRAIN that runs {meta.analysis}"),
         ("Attempts", str(scan.attempts)),
         ("Lease", "" if lease is None else f"{lease.owner}, {ends}"),
         ("Reason", scan.error or ""),

@@ -46,7 +46,6 @@ def document(status: "StoreStatus", server: str) -> dict[str, Any]:
             }
             for row in status.states
         ],
-        "analyses": status.analyses,
         "last_hour": {
             "received": sum(row.received for row in status.nodes),
             "analysed": sum(row.analysed for row in status.nodes),
@@ -71,21 +70,9 @@ def show(out: Screen, status: "StoreStatus", server: str) -> None:
         for row in status.states
     ]
     out.table(("State", "Scans", "Oldest"), rows, "<>>")
-    _analyses(out, status)
     _nodes(out, status)
     _leases(out, status)
     _uploads(out, status)
-
-
-def _analyses(out: Screen, status: "StoreStatus") -> None:
-    if not status.analyses:
-        return
-    rows = [
-        (row.analysis, number(row.count), span((status.at - row.oldest).total_seconds()))
-        for row in status.analyses
-    ]
-    out.say("")
-    out.table(("To Do for a BRAIN that runs", "Scans", "Oldest"), rows, "<>>")
 
 
 def _nodes(out: Screen, status: "StoreStatus") -> None:

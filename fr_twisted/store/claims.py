@@ -1,7 +1,6 @@
 """The queue: scans are claimed by finding and comparing-and-setting, under a lease and a fencing token."""
 
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -13,15 +12,7 @@ from fr_twisted.model import BrainScan, ScanState
 from fr_twisted.store.candidates import LIMIT, Candidates
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.documents import Scribe, faults, lease, shorten
-from fr_twisted.store.indexes import (
-    ARRIVAL,
-    QUEUE_ORDER,
-    SCANS,
-    for_analysis,
-    lease_ended,
-    to_do,
-    to_do_before,
-)
+from fr_twisted.store.indexes import ARRIVAL, QUEUE_ORDER, SCANS, lease_ended, to_do, to_do_before
 from fr_twisted.store.interfaces import Claim, StaleTokenError, StoreError
 from fr_twisted.store.retry import PASSING, ServerError
 from fr_twisted.store.window import SEARCH_TIMEOUT, WaitingScans
@@ -47,42 +38,31 @@ class Claims:
     def __init__(self, mongo: Mongo, scribe: Scribe) -> None:
         self._mongo = mongo
         self._scribe = scribe
-        self._queues: dict[str | None, Candidates] = {}
-        """For each analysis that was claimed for; a BRAIN runs one."""
+        self._waiting = WaitingScans(self._search)
+        self._candidates = Candidates(self._due, mongo.monotonic)
 
     def something_new(self) -> None:
         """Look at the whole queue for the next claim."""
-        for queue in self._queues.values():
-            queue.forget()
+        self._candidates.forget()
 
-    async def claim(self, owner: str, lease_seconds: float, analysis: str | None) -> Claim | None:
+    async def claim(self, owner: str, lease_seconds: float) -> Claim | None:
         """Claim, as `IScans.claim` says."""
-        queue = self._queues.get(analysis)
-        if queue is None:
-            waiting = WaitingScans(partial(self._search, analysis))
-            queue = Candidates(partial(self._due, analysis, waiting), self._mongo.monotonic)
-            self._queues[analysis] = queue
-        return await queue.take(lambda head: self._attempt(head, owner, lease_seconds))
+        return await self._candidates.take(lambda head: self._attempt(head, owner, lease_seconds))
 
-    async def _due(self, analysis: str | None, waiting: WaitingScans) -> list[Doc]:
+    async def _due(self) -> list[Doc]:
         now = await self._mongo.now()
-        first = await waiting.first(now, self._mongo.monotonic)
+        waiting = await self._waiting.first(now, self._mongo.monotonic)
         ended = await self._mongo.find(
-            _LOOK,
-            SCANS,
-            {**lease_ended(now), **for_analysis(analysis)},
-            limit=LIMIT,
-            projection=_HEAD,
-            sort=(("lease.expires_at", 1),),
+            _LOOK, SCANS, lease_ended(now), limit=LIMIT, projection=_HEAD, sort=(("lease.expires_at", 1),)
         )
-        return sorted([*first, *ended], key=lambda head: (-head["priority"], head["received_at"]))[:LIMIT]
+        return sorted([*waiting, *ended], key=lambda head: (-head["priority"], head["received_at"]))[:LIMIT]
 
-    async def _search(self, analysis: str | None, priority: int | None, before: datetime | None) -> list[Doc]:
+    async def _search(self, priority: int | None, before: datetime | None) -> list[Doc]:
         query = to_do() if priority is None else to_do_before(priority, before)
         return await self._mongo.find(
             _LOOK,
             SCANS,
-            {**query, **for_analysis(analysis)},
+            query,
             limit=LIMIT,
             projection=_HEAD,
             sort=QUEUE_ORDER if priority is None else ARRIVAL,

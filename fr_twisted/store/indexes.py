@@ -102,17 +102,6 @@ def to_do_before(priority: int, before: datetime | None) -> Doc:
     return query if before is None else {**query, "received_at": {"$lt": before}}
 
 
-def for_analysis(name: str | None) -> Doc:
-    """Scans that are for this analysis, or for whichever; ``name`` None: all. To be joined with another query."""
-    # None stands for a member that is not there too: scans of earlier versions have none.
-    return {} if name is None else {"meta.analysis": {"$in": [None, name]}}
-
-
-def asking() -> Doc:
-    """Scans that wait and ask for an analysis."""
-    return {**to_do(), "meta.analysis": {"$gt": ""}}
-
-
 def lease_ended(now: datetime) -> Doc:
     """Scans whose worker did not come back."""
     return {"report_generated": "In Progress", "lease.expires_at": {"$lt": now}}

@@ -142,10 +142,8 @@ class IScans(Interface):
     def discard_upload(upload: Upload) -> Deferred[None]:
         """Forget the upload unless another receiver took it over; its chunks are removed by `clean`."""
 
-    def claim(owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
+    def claim(owner: str, lease_seconds: float) -> Deferred[Claim | None]:
         """Take the scan that is due (To Do, or In Progress with a lease that ended), by priority, then arrival.
-
-        With ``analysis`` scans that ask for another (`ScanMeta.analysis`) are left to others.
 
         Sets it ``In Progress`` with a new token and one attempt more; None when nothing is due. The claim's scan comes
         without its history.

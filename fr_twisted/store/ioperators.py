@@ -76,23 +76,11 @@ class UploadRow:
 
 
 @dataclass(frozen=True)
-class AnalysisCount:
-    """Scans that wait for one analysis, which only a BRAIN that runs it takes."""
-
-    analysis: str
-    count: int
-    oldest: datetime
-    """When the first of them was received."""
-
-
-@dataclass(frozen=True)
 class StoreStatus:
     """The store at a glance."""
 
     at: datetime
     states: tuple[StateCount, ...]
-    analyses: tuple[AnalysisCount, ...]
-    """Of the scans that are To Do, those that ask for an analysis; by its name."""
     nodes: tuple[NodeRow, ...]
     """By name. The throughput of the last hour is the sum over them."""
     leases: tuple[LeaseRow, ...]

@@ -11,14 +11,13 @@ from fr_twisted.store.indexes import (
     REPORTS,
     SCANS,
     UPLOADS,
-    asking,
     created,
     delivered,
     in_progress,
     received,
     touched,
 )
-from fr_twisted.store.ioperators import MOST_SHOWN, RECENT, AnalysisCount, StateCount, StoreStatus
+from fr_twisted.store.ioperators import MOST_SHOWN, RECENT, StateCount, StoreStatus
 from fr_twisted.store.retry import ServerError
 from fr_twisted.store.rows import lease_row, node_rows, upload_row
 
@@ -37,7 +36,6 @@ async def overview(mongo: Mongo) -> StoreStatus:
     """Return the status of the store."""
     now = await mongo.now(max_age=0)
     states = await _states(mongo)
-    analyses = await _analyses(mongo)
     nodes = node_rows(await _facts_of_nodes(mongo, now))
     leases = await mongo.find(
         "look at leases",
@@ -59,7 +57,6 @@ async def overview(mongo: Mongo) -> StoreStatus:
     return StoreStatus(
         at=now,
         states=states,
-        analyses=analyses,
         nodes=nodes,
         leases=tuple(lease_row(document, now) for document in leases),
         uploads=tuple(upload_row(document) for document in uploads),
@@ -85,13 +82,6 @@ async def _states(mongo: Mongo) -> tuple[StateCount, ...]:
         for state in ScanState
         for group in [by_state.get(state.value, {"n": 0, "oldest": None})]
     )
-
-
-async def _analyses(mongo: Mongo) -> tuple[AnalysisCount, ...]:
-    group = {"$group": {"_id": "$meta.analysis", "n": {"$sum": 1}, "oldest": {"$min": "$received_at"}}}
-    found = await _groups(mongo, SCANS, [{"$match": asking()}, group])
-    rows = [AnalysisCount(str(row["_id"]), int(row["n"]), row["oldest"]) for row in found]
-    return tuple(sorted(rows, key=lambda row: row.analysis))
 
 
 async def _facts_of_nodes(mongo: Mongo, now: datetime) -> list[tuple[str, Doc]]:

@@ -65,9 +65,9 @@ class MongoScans:
         """Forget an upload that is still ours."""
         return Deferred.fromCoroutine(self._uploads.discard(upload))
 
-    def claim(self, owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
+    def claim(self, owner: str, lease_seconds: float) -> Deferred[Claim | None]:
         """Claim the scan that is due."""
-        return Deferred.fromCoroutine(self._claims.claim(owner, lease_seconds, analysis))
+        return Deferred.fromCoroutine(self._claims.claim(owner, lease_seconds))
 
     def renew(self, claim: Claim, lease_seconds: float) -> Deferred[None]:
         """Lengthen the lease."""

@@ -88,17 +88,9 @@ class BrainCase(SynchronousTestCase):
         self.assertEqual([p for p in self.base.glob("*") if p.is_dir()], [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def keep(
-        self,
-        scan_id: str = "scan-1",
-        data: bytes = b"voxels" * 1000,
-        priority: int = 5,
-        analysis: str | None = None,
-    ) -> bytes:
+    def keep(self, scan_id: str = "scan-1", data: bytes = b"voxels" * 1000, priority: int = 5) -> bytes:
         """Have a scan in the store, To Do."""
-        meta = ScanMeta(
-            patient_id=PATIENT, format=PayloadFormat.NIFTI_GZ, priority=priority, analysis=analysis
-        )
+        meta = ScanMeta(patient_id=PATIENT, format=PayloadFormat.NIFTI_GZ, priority=priority)
         scan = NewScan(scan_id, "pacs-1", len(data), hashlib.sha256(data).hexdigest(), meta)
         upload = self.successResultOf(self.store.scans().begin_upload(scan))
         assert upload is not None
@@ -144,14 +136,6 @@ class InterfaceTests(BrainCase):
 
 class WayTests(BrainCase):
     """A scan's ordinary way."""
-
-    def test_forAnotherAnalysis(self) -> None:
-        """A scan that asks for another analysis than this BRAIN's is left, one that asks for this is taken."""
-        self.keep("scan-other", priority=9, analysis="lesions")
-        self.keep("scan-ours", analysis=self.analysis)
-        self.begin()
-        self.until(lambda: self.state("scan-ours") is not ScanState.TO_DO)
-        self.assertIs(self.state("scan-other"), ScanState.TO_DO)
 
     def test_report(self) -> None:
         """A scan becomes Done with a report of what was in it, addressed to where it came from."""

@@ -114,17 +114,6 @@ class StoreCommandTestCase(SynchronousTestCase):
 class StatusTests(StoreCommandTestCase):
     """``fr status``."""
 
-    def test_analyses(self) -> None:
-        """What waits for one analysis is counted, and a scan says which one it asks for."""
-        self.do(self.bench.keep("a", analysis="lesions"))
-        self.clock.advance(40)
-        lines = self.lines("status")
-        place = next(n for n, line in enumerate(lines) if line.startswith("To Do for a BRAIN that runs"))
-        self.assertEqual(lines[place + 1].split(), ["lesions", "1", "40", "s"])
-        [row] = self.json("status")["analyses"]
-        self.assertEqual((row["analysis"], row["count"]), ("lesions", 1))
-        self.assertIn("For       a BRAIN that runs lesions", self.lines("show", "scan-a"))
-
     def test_table(self) -> None:
         """It shows states, nodes, leases and uploads in aligned columns, without colour where there is no terminal."""
         self.do(self.fill())
