@@ -1,6 +1,6 @@
 """Brings reports to the nodes they belong to: one outbox a node, fed from the store, over the node's link."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import random
 from typing import Any
 
@@ -16,6 +16,7 @@ from fr_twisted.link.interfaces import IOutbox, Item
 from fr_twisted.model import CHUNK_SIZE, REPORT_KIND, BrainReport, ReportMeta
 from fr_twisted.ops.outage import Outage, patient_policy
 from fr_twisted.store.interfaces import IStore, StoreError
+from fr_twisted.store.ioperators import RECENT
 
 LEASE = 120.0
 """Seconds for which a HUB has a report to itself; a second delivery after it is recognised by the node."""
@@ -268,7 +269,12 @@ class CaretakerService(Service):
         store_ready: Callable[[], Deferred[None]],
         interval: float = 60.0,
         keep_payload_days: float = 0.0,
+        wanted: Collection[str] = (),
     ) -> None:
+        """Take ``wanted``: analyses that scans which came in name."""
+        self._wanted = wanted
+        self._wanted_before: set[str] = set()
+        self._unserved: set[str] = set()
         self._store_ready = store_ready
         self._store = store
         self._nodes = nodes
@@ -312,6 +318,7 @@ class CaretakerService(Service):
         """Do everything once."""
         await self._store.scans().repair()
         await self.show_unroutable()
+        await self.show_unserved()
         await self.retire()
         removed = await self._store.scans().clean(self._upload_ttl)
         if removed:
@@ -345,3 +352,21 @@ class CaretakerService(Service):
                     peer=node,
                 )
         self._shown = unknown
+
+    async def show_unserved(self) -> None:
+        """Log, once, an analysis that scans name and no BRAIN ran lately; a name is looked at a round after it came."""
+        names, self._wanted_before = sorted(self._wanted_before), set(self._wanted)
+        if not names:
+            return
+        now = await self._store.now()
+        seen = await self._store.scans().last_seen(names)
+        unserved = {name for name in names if name not in seen or now - seen[name] > RECENT}
+        for name in sorted(unserved - self._unserved):
+            self._log.warn(
+                "scans wait for the analysis {analysis}, and no BRAIN that runs it was seen {since}: start one with "
+                "FR_BRAIN_ANALYSIS={analysis}, or mend the series rule that names it",
+                event="scan.unserved",
+                analysis=name,
+                since="in the last hour" if name in seen else "yet",
+            )
+        self._unserved = unserved
