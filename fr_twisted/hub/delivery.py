@@ -363,10 +363,10 @@ class CaretakerService(Service):
         unserved = {name for name in names if name not in seen or now - seen[name] > RECENT}
         for name in sorted(unserved - self._unserved):
             self._log.warn(
-                "scans wait for the analysis {analysis}, and no BRAIN that runs it was seen {since}: start one with "
+                "scans wait for the analysis {analysis}, and no BRAIN that runs it was seen {reason}: start one with "
                 "FR_BRAIN_ANALYSIS={analysis}, or mend the series rule that names it",
                 event="scan.unserved",
                 analysis=name,
-                since="in the last hour" if name in seen else "yet",
+                reason="in the last hour" if name in seen else "yet",
             )
         self._unserved = unserved

@@ -358,11 +358,11 @@ class CaretakerTests(DeliveryCase):
         for _ in range(3):
             self.clock.advance(60)
         [entry] = self.logged("scan.unserved")
-        self.assertEqual((entry["analysis"], entry["since"]), ("lesions", "yet"))
+        self.assertEqual((entry["analysis"], entry["reason"]), ("lesions", "yet"))
         self.successResultOf(self.store.scans().claim("brain", 60.0, "lesions"))
         for _ in range(61):
             self.clock.advance(60)
-        told = [(entry["analysis"], entry["since"]) for entry in self.logged("scan.unserved")[1:]]
+        told = [(entry["analysis"], entry["reason"]) for entry in self.logged("scan.unserved")[1:]]
         self.assertEqual(told, [("t1-volumes", "in the last hour"), ("lesions", "in the last hour")])
 
     def test_storeAway(self) -> None:
