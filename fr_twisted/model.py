@@ -59,6 +59,12 @@ class ScanMeta(BaseModel):
     modality: str = "MR"
     acquired_at: AwareDatetime | None = None
     priority: int = Field(default=5, ge=0, le=9, description="9 is claimed first")
+    analysis: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="only a BRAIN that runs the analysis of this name claims it; None: any BRAIN",
+    )
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
     series_description: str | None = None

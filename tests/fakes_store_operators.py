@@ -9,12 +9,13 @@ from pydantic import BaseModel
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from fr_twisted.model import CHUNK_SIZE, ScanState
+from fr_twisted.model import CHUNK_SIZE, BrainScan, ScanState
 from fr_twisted.store.indexes import CHUNKS, GARBAGE, REPORTS, SCANS
 from fr_twisted.store.interfaces import PayloadMissingError
 from fr_twisted.store.ioperators import (
     MOST_SHOWN,
     RECENT,
+    AnalysisRow,
     Check,
     Checked,
     Finding,
@@ -160,6 +161,17 @@ class MemoryOperators:
             leases=tuple(sorted(leases, key=lambda row: row.seconds_left or 0.0)[:MOST_SHOWN]),
             uploads=tuple(sorted(uploads, key=lambda row: row.touched_at, reverse=True)[:MOST_SHOWN]),
             uploads_in_all=len(uploads),
+            analyses=self._analyses(scans),
+        )
+
+    def _analyses(self, scans: Sequence[BrainScan]) -> tuple[AnalysisRow, ...]:
+        arrivals: dict[str, list[datetime]] = {}
+        for scan in scans:
+            if scan.report_generated is ScanState.TO_DO and scan.meta.analysis is not None:
+                arrivals.setdefault(scan.meta.analysis, []).append(scan.received_at)
+        seen = self._store.analyses_seen
+        return tuple(
+            AnalysisRow(name, len(at), min(at), seen.get(name)) for name, at in sorted(arrivals.items())
         )
 
     def _facts_of_nodes(self, now: datetime) -> list[tuple[str, Doc]]:
@@ -226,7 +238,8 @@ class MemoryOperators:
             return None if row is None else ScanFile(now, None, upload=row)
         reports = [report for report in store.report_docs.values() if report.scan_id == scan_id]
         reports.sort(key=lambda report: report.created_at)
-        return ScanFile(now, scan, tuple(report_row(report.model_dump(by_alias=True)) for report in reports))
+        rows = tuple(report_row(report.model_dump(by_alias=True)) for report in reports)
+        return ScanFile(now, scan, rows, brain_seen=store.analyses_seen.get(scan.meta.analysis or ""))
 
     def report(self, report_id: str) -> Deferred[ReportRow | None]:
         """Return a report."""

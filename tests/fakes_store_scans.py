@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -153,13 +153,16 @@ class MemoryScans:
 
         return self._store.do("discard_upload", discard)
 
-    def claim(self, owner: str, lease_seconds: float) -> Deferred[Claim | None]:
+    def claim(self, owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
         """Claim the scan that is due."""
-        return self._store.do("claim", lambda: self._claim(owner, lease_seconds))
+        return self._store.do("claim", lambda: self._claim(owner, lease_seconds, analysis))
 
-    def _claim(self, owner: str, lease_seconds: float) -> Claim | None:
+    def _claim(self, owner: str, lease_seconds: float, analysis: str | None) -> Claim | None:
         now = self._store.time()
-        due = [scan for scan in self._store.scan_docs.values() if _is_due(scan, now)]
+        if analysis is not None:
+            self._store.analyses_seen[analysis] = now
+        scans = self._store.scan_docs.values()
+        due = [scan for scan in scans if scan.meta.analysis in (None, analysis) and _is_due(scan, now)]
         if not due:
             return None
         scan = min(due, key=lambda scan: (-scan.priority, scan.received_at))
@@ -174,6 +177,11 @@ class MemoryScans:
             lease=Lease(owner=owner, token=token, expires_at=now + timedelta(seconds=lease_seconds)),
         )
         return Claim(claimed.model_copy(update={"history": []}), owner, token)
+
+    def last_seen(self, analyses: Collection[str]) -> Deferred[dict[str, datetime]]:
+        """Tell when BRAINs were last seen."""
+        seen = self._store.analyses_seen
+        return self._store.do("last_seen", lambda: {name: seen[name] for name in analyses if name in seen})
 
     def _set(self, scan: BrainScan, event: str, detail: str | None, **changes: Any) -> BrainScan:
         history = [*scan.history, self._store.entry(event, detail)][-200:]

@@ -82,6 +82,7 @@ class MemoryState:
         self.chunk_docs: dict[tuple[str, int], bytes] = {}
         self.scan_docs: dict[str, BrainScan] = {}
         self.tokens: dict[str, int] = {}
+        self.analyses_seen: dict[str, datetime] = {}
         self.upload_docs: dict[str, UploadDoc] = {}
         self.report_docs: dict[str, BrainReport] = {}
         self.garbage: dict[str, datetime] = {}

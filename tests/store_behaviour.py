@@ -33,7 +33,14 @@ class Bench:
     store: IStore
     pass_time: Callable[[float], Awaitable[Any]]
 
-    def new_scan(self, name: str = "a", size: int = 100, priority: int = 5, node: str = NODE) -> NewScan:
+    def new_scan(
+        self,
+        name: str = "a",
+        size: int = 100,
+        priority: int = 5,
+        node: str = NODE,
+        analysis: str | None = None,
+    ) -> NewScan:
         """Return a scan to be offered; its bytes are `content`."""
         data = content(name, size)
         meta = ScanMeta.model_validate(
@@ -41,6 +48,7 @@ class Bench:
                 "patient_id": f"patient-{name}",
                 "format": "nifti",
                 "priority": priority,
+                "analysis": analysis,
                 "facts": {"tesla": 3.0},
             }
         )
@@ -59,9 +67,16 @@ class Bench:
             chunk = data[n * CHUNK_SIZE : (n + 1) * CHUNK_SIZE]
             await self.store.payloads().write_chunk(upload.payload_id, n, chunk)
 
-    async def keep(self, name: str = "a", size: int = 100, priority: int = 5, node: str = NODE) -> BrainScan:
+    async def keep(
+        self,
+        name: str = "a",
+        size: int = 100,
+        priority: int = 5,
+        node: str = NODE,
+        analysis: str | None = None,
+    ) -> BrainScan:
         """Upload a whole scan."""
-        upload = await self.begin(self.new_scan(name, size, priority, node))
+        upload = await self.begin(self.new_scan(name, size, priority, node, analysis))
         await self.write(upload, name)
         await self.store.scans().commit(upload)
         # Scans are taken in the order of their milliseconds.
@@ -80,9 +95,11 @@ class Bench:
         await self.store.scans().repair()
         return await self.scan(name)
 
-    async def claim(self, seconds: float = LONG, owner: str = "brain-1") -> Claim:
+    async def claim(
+        self, seconds: float = LONG, owner: str = "brain-1", analysis: str | None = None
+    ) -> Claim:
         """Claim a scan that is due."""
-        claim = await self.store.scans().claim(owner, seconds)
+        claim = await self.store.scans().claim(owner, seconds, analysis)
         assert claim is not None
         return claim
 
@@ -386,6 +403,64 @@ async def urgent_newcomer(bench: Bench) -> None:
     assert (await bench.claim()).scan.scan_id == "scan-a"
     await bench.keep("urgent", priority=9)
     assert (await bench.claim()).scan.scan_id == "scan-urgent"
+
+
+@behaviour
+async def named_analysis_waits_for_its_own(bench: Bench) -> None:
+    """A scan that names an analysis is claimed for that one alone, in its place among those that name none."""
+    await bench.keep("x-urgent", priority=9, analysis="x")
+    await bench.keep("any")
+    await bench.keep("x", analysis="x")
+    await bench.keep("y", analysis="y")
+    await bench.keep("any-late")
+    scans = bench.store.scans()
+    claimed = [(await bench.claim(analysis="y")).scan.scan_id for _ in range(3)]
+    assert claimed == ["scan-any", "scan-y", "scan-any-late"]
+    assert await scans.claim("brain-1", LONG, "y") is None
+    assert await scans.claim("brain-1", LONG) is None
+    claimed = [(await bench.claim(analysis="x")).scan.scan_id for _ in range(2)]
+    assert claimed == ["scan-x-urgent", "scan-x"]
+    waited = await bench.scan("x")
+    assert (waited.attempts, waited.meta.analysis) == (1, "x")
+    assert [entry.event for entry in waited.history] == ["received", "claimed"]
+
+
+@behaviour
+async def ended_lease_of_named_analysis(bench: Bench) -> None:
+    """A scan whose BRAIN did not come back, or that was given back, waits for a BRAIN with its analysis again."""
+    await bench.keep(analysis="x")
+    await bench.claim(SHORT, analysis="x")
+    await bench.pass_time(SHORT * 2)
+    scans = bench.store.scans()
+    assert await scans.claim("brain-2", LONG, "y") is None
+    assert await scans.claim("brain-2", LONG) is None
+    claim = await bench.claim(owner="brain-3", analysis="x")
+    assert claim.attempt == 2
+    await scans.release(claim, "busy", True)
+    assert await scans.claim("brain-2", LONG, "y") is None
+    assert (await bench.claim(analysis="x")).attempt == 3
+
+
+@behaviour
+async def brains_are_seen(bench: Bench) -> None:
+    """A claim notes that a BRAIN runs the analysis; people see what waits for which, and when one was seen."""
+    scans, ask = bench.store.scans(), bench.store.operators()
+    assert await scans.claim("brain-1", LONG, "x") is None
+    first = await bench.keep("x", analysis="x")
+    await bench.keep("x2", analysis="x")
+    await bench.keep("y", analysis="y")
+    await bench.keep("any")
+    await bench.pass_time(0.05)
+    seen = await scans.last_seen(["x", "y"])
+    assert set(seen) == {"x"}
+    assert abs((await bench.store.now() - seen["x"]).total_seconds()) < 30
+    rows = (await ask.status()).analyses
+    assert [(row.analysis, row.waiting, row.seen) for row in rows] == [("x", 2, seen["x"]), ("y", 1, None)]
+    assert rows[0].oldest == first.received_at
+    for name, at in (("x", seen["x"]), ("y", None), ("any", None)):
+        found = await ask.look(f"scan-{name}")
+        assert found is not None
+        assert found.brain_seen == at
 
 
 @behaviour

@@ -185,7 +185,7 @@ class BrainService(Service):
                 continue
             self._woken = False
             try:
-                claim = await self._scans.claim(self._rules.owner, self._rules.lease)
+                claim = await self._scans.claim(self._rules.owner, self._rules.lease, self._rules.analysis)
             except Exception as error:
                 reason = str(error)
                 if not isinstance(error, StoreError):

@@ -109,10 +109,22 @@ def _facts(found: "ScanFile", scan: "BrainScan") -> list[tuple[str, str]]:
         ("SHA-256", scan.sha256),
         ("Series", meta.series_instance_uid or ""),
         ("Priority", str(scan.priority)),
+        ("Analysis", _analysis(found, scan)),
         ("Attempts", str(scan.attempts)),
         ("Lease", "" if lease is None else f"{lease.owner}, {ends}"),
         ("Reason", scan.error or ""),
     ]
+
+
+def _analysis(found: "ScanFile", scan: "BrainScan") -> str:
+    """Return the analysis that the scan names, and whether there is a BRAIN for it while it waits."""
+    name = scan.meta.analysis
+    if name is None or scan.report_generated.value != "To Do":
+        return name or ""
+    if found.brain_seen is None:
+        return f"waits for {name}; no BRAIN that runs it was ever seen"
+    ago = span((found.at - found.brain_seen).total_seconds())
+    return f"waits for {name}; a BRAIN that runs it was seen {ago} ago"
 
 
 def _show_reports(out: Screen, found: "ScanFile") -> None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 SUMMARY = "show how many scans are in which state, who works on what, and what waits"
 MORE = """\
 Node names are those of Fr-PACS; shown are nodes that sent or got something within the last hour, and those that reports
-are kept for. A lease below 0 s has ended: another BRAIN takes the scan over.
+are kept for. A lease below 0 s has ended: another BRAIN takes the scan over. A scan that names an analysis waits
+for a BRAIN that runs it (FR_BRAIN_ANALYSIS): when such a BRAIN was last seen is told to a minute.
 
 """
 
@@ -52,6 +53,7 @@ def document(status: "StoreStatus", server: str) -> dict[str, Any]:
             "delivered": sum(row.delivered for row in status.nodes),
         },
         "nodes": status.nodes,
+        "analyses": status.analyses,
         "leases": status.leases,
         "uploads": status.uploads,
         "uploads_in_all": status.uploads_in_all,
@@ -71,6 +73,7 @@ def show(out: Screen, status: "StoreStatus", server: str) -> None:
     ]
     out.table(("State", "Scans", "Oldest"), rows, "<>>")
     _nodes(out, status)
+    _analyses(out, status)
     _leases(out, status)
     _uploads(out, status)
 
@@ -99,6 +102,22 @@ def _nodes(out: Screen, status: "StoreStatus") -> None:
     if rows:
         out.say("")
         out.table(header, rows, "<>>>>>>")
+
+
+def _analyses(out: Screen, status: "StoreStatus") -> None:
+    if not status.analyses:
+        return
+    rows = [
+        (
+            row.analysis,
+            number(row.waiting),
+            "" if row.oldest is None else span((status.at - row.oldest).total_seconds()),
+            "never" if row.seen is None else f"{span((status.at - row.seen).total_seconds())} ago",
+        )
+        for row in status.analyses
+    ]
+    out.say("")
+    out.table(("Waiting for analysis", "Scans", "Oldest", "Such a BRAIN seen"), rows, "<>>>")
 
 
 def _leases(out: Screen, status: "StoreStatus") -> None:

@@ -1,6 +1,6 @@
 """What a HUB does every minute beside taking scans and bringing reports."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from twisted.application.service import Service
@@ -9,6 +9,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from fr_twisted.store.interfaces import StoreError
+from fr_twisted.store.ioperators import RECENT
 
 SECONDS_OF_DAY = 86400.0
 
@@ -27,7 +28,12 @@ class CaretakerService(Service):
         store_ready: Callable[[], Deferred[None]],
         interval: float = 60.0,
         keep_payload_days: float = 0.0,
+        wanted: Collection[str] = (),
     ) -> None:
+        """Take ``wanted``: analyses that scans which came in name."""
+        self._wanted = wanted
+        self._wanted_before: set[str] = set()
+        self._unserved: set[str] = set()
         self._store_ready = store_ready
         self._store = store
         self._nodes = nodes
@@ -71,6 +77,7 @@ class CaretakerService(Service):
         """Do everything once."""
         await self._store.scans().repair()
         await self.show_unroutable()
+        await self.show_unserved()
         await self.retire()
         removed = await self._store.scans().clean(self._upload_ttl)
         if removed:
@@ -103,3 +110,21 @@ class CaretakerService(Service):
                     peer=node,
                 )
         self._shown = unknown
+
+    async def show_unserved(self) -> None:
+        """Log, once, an analysis that scans name and no BRAIN ran lately; a name is looked at a round after it came."""
+        names, self._wanted_before = sorted(self._wanted_before), set(self._wanted)
+        if not names:
+            return
+        now = await self._store.now()
+        seen = await self._store.scans().last_seen(names)
+        unserved = {name for name in names if name not in seen or now - seen[name] > RECENT}
+        for name in sorted(unserved - self._unserved):
+            self._log.warn(
+                "scans wait for the analysis {analysis}, and no BRAIN that runs it was seen {reason}: start one with "
+                "FR_BRAIN_ANALYSIS={analysis}, or mend the series rule that names it",
+                event="scan.unserved",
+                analysis=name,
+                reason="in the last hour" if name in seen else "yet",
+            )
+        self._unserved = unserved

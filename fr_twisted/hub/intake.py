@@ -35,6 +35,9 @@ from fr_twisted.store.interfaces import (
 MAX_META_DEPTH = 16
 """Levels of objects and lists in ``meta``; MongoDB's limit for a document is 100."""
 
+MOST_WANTED = 100
+"""Analyses that are remembered: there are a few, but a sender may say anything."""
+
 _REHASH = 2
 """Chunks read at once to verify what an earlier connection left."""
 
@@ -132,9 +135,16 @@ def _refuse(failure: Failure) -> NoReturn:
 class ScanIntake:
     """Decides about offered scans. Every node that the link lets in may send."""
 
-    def __init__(self, store: Any, clock: IReactorTime, room: RoomService | None = None) -> None:
-        """Take what knows how much room the store has; None: enough."""
+    def __init__(
+        self,
+        store: Any,
+        clock: IReactorTime,
+        room: RoomService | None = None,
+        wanted: set[str] | None = None,
+    ) -> None:
+        """Take what knows how much room the store has (None: enough), and where to put analyses that scans name."""
         IStore(store)
+        self._wanted = set() if wanted is None else wanted
         self._store = store
         self._clock = clock
         self._room = room
@@ -158,6 +168,8 @@ class ScanIntake:
         try:
             verdict = await (self._begin(scan, over) if reason is None else self._no_room(scan, reason))
             accepted = isinstance(verdict, Accept)
+            if accepted and meta.analysis is not None and len(self._wanted) < MOST_WANTED:
+                self._wanted.add(meta.analysis)
             return verdict
         except ConflictError as error:
             return Refuse("conflict", str(error), retry=False)

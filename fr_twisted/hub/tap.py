@@ -56,7 +56,8 @@ def makeService(options: Any) -> IService:
     folder = settings.store_dir if store.address.is_local else None
     limits = Limits(settings.store_min_free, settings.store_quota, folder)
     room = RoomService(store, limits, clock, opening.when_ready)
-    receivers = _receivers(settings, store, room, clock)
+    wanted: set[str] = set()
+    receivers = _receivers(settings, store, room, clock, wanted)
     caretaker = CaretakerService(
         store,
         settings.nodes,
@@ -64,6 +65,7 @@ def makeService(options: Any) -> IService:
         clock,
         opening.when_ready,
         keep_payload_days=settings.keep_payload_days,
+        wanted=wanted,
     )
     drain = DrainService(receivers, settings.stop_timeout / 2)
     port = ListeningService(serverFromString(clock, roomy(settings.listen)), receivers, settings.listen)
@@ -72,7 +74,7 @@ def makeService(options: Any) -> IService:
     return root
 
 
-def _receivers(settings: HubSettings, store: Any, room: Any, clock: Any) -> Any:
+def _receivers(settings: HubSettings, store: Any, room: Any, clock: Any, wanted: set[str]) -> Any:
     """Return the factory of the connections that scans come by."""
     from fr_twisted.hub.intake import ScanIntake
     from fr_twisted.link.protocol import LinkTimes
@@ -81,7 +83,7 @@ def _receivers(settings: HubSettings, store: Any, room: Any, clock: Any) -> Any:
 
     return ReceiverFactory(
         settings.node,
-        ScanIntake(store, clock, room),
+        ScanIntake(store, clock, room, wanted),
         clock,
         window=settings.link_window,
         memory=settings.memory,

@@ -1,6 +1,7 @@
 """The queue: scans are claimed by finding and comparing-and-setting, under a lease and a fencing token."""
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -9,6 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from fr_twisted.model import BrainScan, ScanState
+from fr_twisted.store.analyses import Analyses
 from fr_twisted.store.candidates import LIMIT, Candidates
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.documents import Scribe, faults, lease, shorten
@@ -38,27 +40,43 @@ class Claims:
     def __init__(self, mongo: Mongo, scribe: Scribe) -> None:
         self._mongo = mongo
         self._scribe = scribe
-        self._waiting = WaitingScans(self._search)
-        self._candidates = Candidates(self._due, mongo.monotonic)
+        self._analyses = Analyses(mongo)
+        self._waiting: dict[str | None, WaitingScans] = {}
+        self._candidates: dict[str | None, Candidates] = {}
 
     def something_new(self) -> None:
         """Look at the whole queue for the next claim."""
-        self._candidates.forget()
+        for candidates in self._candidates.values():
+            candidates.forget()
 
-    async def claim(self, owner: str, lease_seconds: float) -> Claim | None:
+    async def claim(self, owner: str, lease_seconds: float, analysis: str | None) -> Claim | None:
         """Claim, as `IScans.claim` says."""
-        return await self._candidates.take(lambda head: self._attempt(head, owner, lease_seconds))
+        self._analyses.note(analysis)
+        if analysis not in self._candidates:
+            self._candidates[analysis] = Candidates(partial(self._due, analysis), self._mongo.monotonic)
+        return await self._candidates[analysis].take(lambda head: self._attempt(head, owner, lease_seconds))
 
-    async def _due(self) -> list[Doc]:
+    async def _due(self, analysis: str | None) -> list[Doc]:
         now = await self._mongo.now()
-        waiting = await self._waiting.first(now, self._mongo.monotonic)
-        ended = await self._mongo.find(
-            _LOOK, SCANS, lease_ended(now), limit=LIMIT, projection=_HEAD, sort=(("lease.expires_at", 1),)
-        )
-        return sorted([*waiting, *ended], key=lambda head: (-head["priority"], head["received_at"]))[:LIMIT]
+        # A query for each rather than one for both: the index has them apart, and some servers search all for `$in`.
+        queues = []
+        for name in dict.fromkeys((None, analysis)):
+            queues += [await self._queue(name, now), await self._ended(name, now)]
+        return merged(*queues)
 
-    async def _search(self, priority: int | None, before: datetime | None) -> list[Doc]:
-        query = to_do() if priority is None else to_do_before(priority, before)
+    async def _queue(self, analysis: str | None, now: datetime) -> tuple[list[Doc], bool]:
+        """Return what waits for an analysis, or for any, and whether more may wait behind it."""
+        waiting = self._waiting.setdefault(analysis, WaitingScans(partial(self._search, analysis)))
+        found = await waiting.first(now, self._mongo.monotonic)
+        return found, waiting.is_long or len(found) >= LIMIT
+
+    async def _ended(self, analysis: str | None, now: datetime) -> tuple[list[Doc], bool]:
+        query, order = lease_ended(analysis, now), (("lease.expires_at", 1),)
+        found = await self._mongo.find(_LOOK, SCANS, query, limit=LIMIT, projection=_HEAD, sort=order)
+        return found, False
+
+    async def _search(self, analysis: str | None, priority: int | None, before: datetime | None) -> list[Doc]:
+        query = to_do(analysis) if priority is None else to_do_before(analysis, priority, before)
         return await self._mongo.find(
             _LOOK,
             SCANS,
@@ -144,6 +162,7 @@ class Claims:
 
     async def renew(self, claim: Claim, lease_seconds: float) -> None:
         """Lengthen the lease."""
+        self._analyses.note()
         expires_at = await self._mongo.now() + timedelta(seconds=lease_seconds)
         ours = self.ours(claim.scan.scan_id, claim.token)
         if not await self._mongo.update(
@@ -187,6 +206,21 @@ class Claims:
     def ours(scan_id: str, token: int) -> Doc:
         """Return the query of a scan that is still in progress under ``token``."""
         return {"_id": scan_id, "report_generated": ScanState.IN_PROGRESS.value, "token": token}
+
+
+def merged(*queues: tuple[list[Doc], bool]) -> list[Doc]:
+    """Return the heads of several queues in one order: by priority, then arrival; `LIMIT` at most.
+
+    Of a queue that may go on behind what was listed (True), nothing of the others is taken that may come after that.
+    """
+    ends = [_place(heads[-1]) for heads, more in queues if more and heads]
+    end = min(ends, default=None)
+    found = sorted((head for heads, _ in queues for head in heads), key=_place)
+    return [head for head in found if end is None or _place(head) <= end][:LIMIT]
+
+
+def _place(head: Doc) -> tuple[int, datetime]:
+    return -head["priority"], head["received_at"]
 
 
 def _claimed_by(head: Doc, owner: str) -> str:

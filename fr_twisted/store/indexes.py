@@ -13,6 +13,8 @@ REPORTS = "brain_reports"
 CHUNKS = "brain_chunks"
 UPLOADS = "brain_uploads"
 GARBAGE = "brain_garbage"
+ANALYSES = "brain_analyses"
+"""A small document for each analysis that a BRAIN ever ran: when one was last seen. Found by ``_id`` alone."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Before every date: ``{"$gt": EPOCH}`` selects the documents that have one, and may use a sparse index."""
@@ -48,7 +50,11 @@ class Index:
 
 
 INDEXES: Sequence[Index] = (
-    # The queue, and the leases that ended.
+    # The queue of each analysis, and of scans for any (None), so that a claim never meets what others wait for, and
+    # the leases of each that ended.
+    Index(SCANS, (("report_generated", 1), ("meta.analysis", 1), *QUEUE_ORDER)),
+    Index(SCANS, (("report_generated", 1), ("meta.analysis", 1), ("lease.expires_at", 1))),
+    # For people: scans in a state, and leases.
     Index(SCANS, (("report_generated", 1), *QUEUE_ORDER)),
     Index(SCANS, (("report_generated", 1), ("lease.expires_at", 1))),
     # For people: what was received lately, and the scans of a patient.
@@ -91,20 +97,29 @@ def create_commands() -> list[Doc]:
     ]
 
 
-def to_do() -> Doc:
-    """Scans that wait."""
-    return {"report_generated": "To Do"}
+def to_do(analysis: str | None) -> Doc:
+    """Scans that wait for an analysis; None: for any."""
+    return {"report_generated": "To Do", "meta.analysis": analysis}
 
 
-def to_do_before(priority: int, before: datetime | None) -> Doc:
-    """Scans of one priority that wait, and came before a time."""
-    query: Doc = {**to_do(), "priority": priority}
+def to_do_before(analysis: str | None, priority: int, before: datetime | None) -> Doc:
+    """Those of one priority, that came before a time."""
+    query: Doc = {**to_do(analysis), "priority": priority}
     return query if before is None else {**query, "received_at": {"$lt": before}}
 
 
-def lease_ended(now: datetime) -> Doc:
-    """Scans whose worker did not come back."""
-    return {"report_generated": "In Progress", "lease.expires_at": {"$lt": now}}
+def to_do_named() -> Doc:
+    """Scans that wait for an analysis that they name."""
+    return {"report_generated": "To Do", "meta.analysis": {"$gt": ""}}
+
+
+def lease_ended(analysis: str | None, now: datetime) -> Doc:
+    """Scans for an analysis, or for any (None), whose worker did not come back."""
+    return {
+        "report_generated": "In Progress",
+        "meta.analysis": analysis,
+        "lease.expires_at": {"$lt": now},
+    }
 
 
 def pending() -> Doc:
@@ -208,7 +223,9 @@ class Query:
 
 
 _BY_ID = ("_id_",)
-_QUEUE = "report_generated_1_priority_-1_received_at_1"
+_QUEUE = "report_generated_1_meta.analysis_1_priority_-1_received_at_1"
+_STATES = "report_generated_1_priority_-1_received_at_1"
+_ENDED = "report_generated_1_meta.analysis_1_lease.expires_at_1"
 _LEASES = "report_generated_1_lease.expires_at_1"
 _BY_AGE = "status_1_refused_1_destination_1_created_at_1"
 _BY_DATE = "status_1_refused_1_destination_1_next_attempt_at_1"
@@ -217,21 +234,34 @@ _BY_PATIENT = "patient_id_1_received_at_1"
 _BY_PAYLOAD = ("payload_id_1",)
 
 QUERIES: Sequence[Query] = (
-    Query("queue", SCANS, to_do(), (_QUEUE,), QUEUE_ORDER),
-    Query("queue of a priority", SCANS, to_do_before(5, None), (_QUEUE,), ARRIVAL),
-    Query("its oldest part", SCANS, to_do_before(5, EPOCH), (_QUEUE,)),
-    Query("leases that ended", SCANS, lease_ended(EPOCH), (_LEASES,), (("lease.expires_at", 1),)),
+    *(
+        query
+        for name, analysis in (("for any analysis", None), ("for an analysis", "x"))
+        for query in (
+            Query(f"queue {name}", SCANS, to_do(analysis), (_QUEUE,), QUEUE_ORDER),
+            Query(f"queue {name}, a priority", SCANS, to_do_before(analysis, 5, None), (_QUEUE,), ARRIVAL),
+            Query(f"queue {name}, its oldest part", SCANS, to_do_before(analysis, 5, EPOCH), (_QUEUE,)),
+            Query(
+                f"leases {name} that ended",
+                SCANS,
+                lease_ended(analysis, EPOCH),
+                (_ENDED,),
+                (("lease.expires_at", 1),),
+            ),
+        )
+    ),
+    Query("scans for named analyses", SCANS, to_do_named(), (_QUEUE, _ENDED)),
     Query("pending reports", SCANS, pending(), ("pending_at_1",)),
     Query("old payloads", SCANS, payload_kept(EPOCH), ("payload_since_1",), (("payload_since", 1),)),
     Query("a scan", SCANS, {"_id": "x"}, _BY_ID),
-    Query("scans in a state", SCANS, in_state("Done"), (_QUEUE, _LEASES)),
+    Query("scans in a state", SCANS, in_state("Done"), (_STATES, _QUEUE, _ENDED, _LEASES)),
     Query("leases", SCANS, in_progress(), (_LEASES,), (("lease.expires_at", 1),)),
     Query("recent scans", SCANS, received(EPOCH), ("received_at_1",), NEWEST),
     Query(
         "recent scans in a state",
         SCANS,
         {**in_state("Done"), "priority": 5, **received(EPOCH)},
-        (_QUEUE,),
+        (_STATES,),
         NEWEST,
     ),
     Query("scans of a patient", SCANS, {"patient_id": "x", **received(EPOCH)}, (_BY_PATIENT,), NEWEST),

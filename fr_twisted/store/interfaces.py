@@ -142,12 +142,18 @@ class IScans(Interface):
     def discard_upload(upload: Upload) -> Deferred[None]:
         """Forget the upload unless another receiver took it over; its chunks are removed by `clean`."""
 
-    def claim(owner: str, lease_seconds: float) -> Deferred[Claim | None]:
+    def claim(owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
         """Take the scan that is due (To Do, or In Progress with a lease that ended), by priority, then arrival.
 
+        Only scans that name no analysis (`ScanMeta.analysis`) or the one called ``analysis``; all others keep their
+        place for whoever runs theirs.
+
         Sets it ``In Progress`` with a new token and one attempt more; None when nothing is due. The claim's scan comes
-        without its history.
+        without its history. That a BRAIN runs ``analysis`` is noted, for `last_seen`, now and then.
         """
+
+    def last_seen(analyses: Collection[str]) -> Deferred[dict[str, datetime]]:
+        """Fire with when a BRAIN that runs each of them claimed or renewed, to a minute; none for one never seen."""
 
     def renew(claim: Claim, lease_seconds: float) -> Deferred[None]:
         """Lengthen the lease; errback with `StaleTokenError` when it was taken over."""

@@ -76,6 +76,17 @@ class UploadRow:
 
 
 @dataclass(frozen=True)
+class AnalysisRow:
+    """An analysis that scans which wait name, so that no BRAIN without it takes them."""
+
+    analysis: str
+    waiting: int
+    oldest: datetime | None
+    seen: datetime | None
+    """When a BRAIN that runs it was last seen, to a minute; None: never."""
+
+
+@dataclass(frozen=True)
 class StoreStatus:
     """The store at a glance."""
 
@@ -88,6 +99,8 @@ class StoreStatus:
     uploads: tuple[UploadRow, ...]
     """Those that were written to last, at most `MOST_SHOWN`."""
     uploads_in_all: int
+    analyses: tuple[AnalysisRow, ...] = ()
+    """Those that waiting scans name, by name."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,8 @@ class ScanFile:
     """A report is stored, and a HUB or BRAIN is to put it in its place yet."""
     upload: UploadRow | None = None
     """There is no scan yet: it is being received."""
+    brain_seen: datetime | None = None
+    """When a BRAIN that runs the analysis which the scan names was last seen; None: never, or it names none."""
 
 
 class FindingKind(StrEnum):

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from fr_twisted.model import BrainScan, ScanState
+from fr_twisted.store.analyses import last_seen
 from fr_twisted.store.chronicle import Chronicle
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.documents import Scribe, read
@@ -108,7 +109,10 @@ class MongoOperators:
             "look for reports", REPORTS, {"scan_id": scan_id}, limit=MOST_OF_SCAN, projection={"findings": 0}
         )
         rows = sorted((report_row(report) for report in reports), key=lambda row: str(row.created_at))
-        return ScanFile(now, read(BrainScan, document), tuple(rows), "pending_report" in document)
+        scan = read(BrainScan, document)
+        name = scan.meta.analysis
+        seen = None if name is None else (await last_seen(self._mongo, [name])).get(name)
+        return ScanFile(now, scan, tuple(rows), "pending_report" in document, brain_seen=seen)
 
     async def _upload(self, document: Doc) -> UploadRow:
         """Return an upload with what is kept of it, counted: its document notes that now and then alone."""

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from fr_twisted.model import ScanState
+from fr_twisted.store.analyses import last_seen
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.indexes import (
     QUEUE_ORDER,
@@ -15,9 +16,10 @@ from fr_twisted.store.indexes import (
     delivered,
     in_progress,
     received,
+    to_do_named,
     touched,
 )
-from fr_twisted.store.ioperators import MOST_SHOWN, RECENT, StateCount, StoreStatus
+from fr_twisted.store.ioperators import MOST_SHOWN, RECENT, AnalysisRow, StateCount, StoreStatus
 from fr_twisted.store.retry import ServerError
 from fr_twisted.store.rows import lease_row, node_rows, upload_row
 
@@ -61,7 +63,20 @@ async def overview(mongo: Mongo) -> StoreStatus:
         leases=tuple(lease_row(document, now) for document in leases),
         uploads=tuple(upload_row(document) for document in uploads),
         uploads_in_all=max(int(counted["n"]), len(uploads)),
+        analyses=await _analyses(mongo),
     )
+
+
+async def _analyses(mongo: Mongo) -> tuple[AnalysisRow, ...]:
+    count, oldest = {"$sum": 1}, {"$min": "$received_at"}
+    group = {"$group": {"_id": "$meta.analysis", "n": count, "oldest": oldest}}
+    groups = await _groups(mongo, SCANS, [{"$match": to_do_named()}, group])
+    seen = await last_seen(mongo, [found["_id"] for found in groups])
+    rows = [
+        AnalysisRow(found["_id"], int(found["n"]), found["oldest"], seen.get(found["_id"]))
+        for found in groups
+    ]
+    return tuple(sorted(rows, key=lambda row: row.analysis))
 
 
 async def _states(mongo: Mongo) -> tuple[StateCount, ...]:

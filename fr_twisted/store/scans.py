@@ -1,11 +1,13 @@
 """`IScans` over MongoDB: uploads, the queue and the end of an analysis, each in its own module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import datetime
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from fr_twisted.model import BrainReport, BrainScan, ScanState
+from fr_twisted.store.analyses import last_seen
 from fr_twisted.store.chronicle import Chronicle
 from fr_twisted.store.claims import Claims
 from fr_twisted.store.completion import Completion
@@ -65,9 +67,13 @@ class MongoScans:
         """Forget an upload that is still ours."""
         return Deferred.fromCoroutine(self._uploads.discard(upload))
 
-    def claim(self, owner: str, lease_seconds: float) -> Deferred[Claim | None]:
+    def claim(self, owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
         """Claim the scan that is due."""
-        return Deferred.fromCoroutine(self._claims.claim(owner, lease_seconds))
+        return Deferred.fromCoroutine(self._claims.claim(owner, lease_seconds, analysis))
+
+    def last_seen(self, analyses: Collection[str]) -> Deferred[dict[str, datetime]]:
+        """Tell when BRAINs were last seen."""
+        return Deferred.fromCoroutine(last_seen(self._mongo, analyses))
 
     def renew(self, claim: Claim, lease_seconds: float) -> Deferred[None]:
         """Lengthen the lease."""

@@ -71,6 +71,11 @@ class WaitingScans:
         self._search = search
         self._windows: dict[int, Window] = {}
 
+    @property
+    def is_long(self) -> bool:
+        """Whether what was listed last may be but the oldest part of the first priority."""
+        return bool(self._windows)
+
     async def first(self, now: datetime, monotonic: Callable[[], float]) -> list[Doc]:
         """Return the scans that come first; none only if none waits."""
         if self._windows:

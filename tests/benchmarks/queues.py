@@ -107,10 +107,10 @@ class LongQueue:
         """Return the plan of each query of a claim and of a delivery: name, index, documents met and returned."""
         soon = self._first + 200 * APART
         asked = (
-            ("scans that wait, all (once)", SCANS, to_do(), QUEUE_ORDER),
-            ("scans that wait, the oldest part", SCANS, to_do_before(5, soon), ARRIVAL),
-            ("scans that wait, a priority without any", SCANS, to_do_before(9, None), ARRIVAL),
-            ("leases that ended", SCANS, lease_ended(EPOCH), (("lease.expires_at", 1),)),
+            ("scans that wait, all (once)", SCANS, to_do(None), QUEUE_ORDER),
+            ("scans that wait, the oldest part", SCANS, to_do_before(None, 5, soon), ARRIVAL),
+            ("scans that wait, a priority without any", SCANS, to_do_before(None, 9, None), ARRIVAL),
+            ("leases that ended", SCANS, lease_ended(None, EPOCH), (("lease.expires_at", 1),)),
             ("reports that are due, all (once)", REPORTS, due(NODE, datetime.now(UTC)), REPORT_ORDER),
             ("reports that are due, the oldest part", REPORTS, due(NODE, soon), REPORT_ORDER),
             ("reports without a date", REPORTS, due_undated(NODE), ()),

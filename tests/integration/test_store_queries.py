@@ -1,5 +1,6 @@
 """Every query that is asked often, or of a collection that grows, is answered by an index: the server explains it."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -8,13 +9,25 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from fr_twisted.store.connection import Mongo, find_command
-from fr_twisted.store.indexes import INDEXES, QUERIES, Query, create_commands
+from fr_twisted.store.indexes import (
+    EPOCH,
+    INDEXES,
+    QUERIES,
+    QUEUE_ORDER,
+    Query,
+    create_commands,
+    to_do,
+    to_do_before,
+)
 from fr_twisted.store.interfaces import StoreError, StoreUnusableError
 from fr_twisted.store.mongo import MongoStore
 from fr_twisted.store.uri import parse
 from tests.integration.test_store_faults import bench_of
 from tests.store_behaviour import new_report
 from tests.store_servers import client, database
+
+OTHERS = 5_000
+"""Scans that wait for another analysis."""
 
 pytestmark = pytest.mark.usefixtures("clean_reactor")
 
@@ -210,3 +223,25 @@ async def test_unique_index_made_later(database_uri: str) -> None:
             plain.get_default_database()["brain_reports"].drop_index(name)
         assert await bench.store.scans().repair() == 1
         assert (await bench.stored("report-b")).scan_id == "scan-b"
+
+
+async def test_claims_beside_a_long_queue(database_uri: str) -> None:
+    """What waits for another analysis is never met by a claim, however much that is: a list reads no document of it."""
+    async with bench_of(database_uri) as bench:
+        await bench.keep("ours", analysis="x")
+        waiting = {"priority": 9, "meta": {"analysis": "other"}, "report_generated": "To Do", "token": 0}
+        waiting["received_at"] = EPOCH
+        with client(database_uri) as plain:
+            database = plain.get_default_database()
+            many = [{**waiting, "_id": f"other-{n}"} for n in range(OTHERS)]
+            database["brain_scans"].insert_many(many)
+            for query in (to_do("x"), to_do(None), to_do_before("x", 5, None), to_do_before(None, 9, None)):
+                find = {"find": "brain_scans", "filter": query, "limit": 100, "sort": dict(QUEUE_ORDER)}
+                stats = database.command({"explain": find, "verbosity": "executionStats"})["executionStats"]
+                assert stats["totalDocsExamined"] <= 1, (query, stats)
+        began = time.monotonic()
+        assert (await bench.claim(analysis="x")).scan.scan_id == "scan-ours"
+        assert await bench.store.scans().claim("brain", 60.0, "x") is None
+        assert await bench.store.scans().claim("brain", 60.0) is None
+        # To meet them all would take the embedded server 40 to 65 microseconds each, six times over.
+        assert time.monotonic() - began < OTHERS * 40e-6 * 3

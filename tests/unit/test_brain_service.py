@@ -88,9 +88,17 @@ class BrainCase(SynchronousTestCase):
         self.assertEqual([p for p in self.base.glob("*") if p.is_dir()], [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def keep(self, scan_id: str = "scan-1", data: bytes = b"voxels" * 1000, priority: int = 5) -> bytes:
+    def keep(
+        self,
+        scan_id: str = "scan-1",
+        data: bytes = b"voxels" * 1000,
+        priority: int = 5,
+        analysis: str | None = None,
+    ) -> bytes:
         """Have a scan in the store, To Do."""
-        meta = ScanMeta(patient_id=PATIENT, format=PayloadFormat.NIFTI_GZ, priority=priority)
+        meta = ScanMeta(
+            patient_id=PATIENT, format=PayloadFormat.NIFTI_GZ, priority=priority, analysis=analysis
+        )
         scan = NewScan(scan_id, "pacs-1", len(data), hashlib.sha256(data).hexdigest(), meta)
         upload = self.successResultOf(self.store.scans().begin_upload(scan))
         assert upload is not None
@@ -252,6 +260,15 @@ class WakingTests(BrainCase):
         self.store.release(1)
         self.assertEqual(self.store.calls.count("claim"), claims + 1)
         self.store.release()
+
+    def test_otherAnalysis(self) -> None:
+        """A scan for another analysis is left alone; one that names ours is analysed."""
+        self.keep("scan-other", analysis="another")
+        self.keep("scan-ours", analysis=self.analysis)
+        self.begin()
+        self.assertEqual(self.state("scan-other"), ScanState.TO_DO)
+        self.assertEqual(self.state("scan-ours"), ScanState.DONE)
+        self.assertEqual(self.store.scan_docs["scan-other"].attempts, 0)
 
     def test_leaseThatEnded(self) -> None:
         """A scan of a BRAIN that fell silent is taken over after its lease."""

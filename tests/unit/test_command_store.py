@@ -142,6 +142,35 @@ class StatusTests(StoreCommandTestCase):
             ],
         )
 
+    def test_namedAnalyses(self) -> None:
+        """It shows for which analyses scans wait, and when a BRAIN that runs each was last seen."""
+
+        async def fill() -> None:
+            await self.store.scans().claim("brain-1", 60.0, "t1-volumes")
+            await self.bench.keep("a", analysis="t1-volumes")
+            await self.bench.keep("b", analysis="lesions")
+            await self.bench.keep("c", analysis="lesions")
+            await self.bench.keep("d")
+
+        self.do(fill())
+        self.clock.advance(240.0)
+        lines = self.lines("status")
+        at = lines.index("Waiting for analysis  Scans  Oldest  Such a BRAIN seen")
+        self.assertEqual(
+            lines[at + 1 :],
+            [
+                "lesions                   2   4 min              never",
+                "t1-volumes                1   4 min          4 min ago",
+            ],
+        )
+        shown = "\n".join(self.lines("show", "b"))
+        self.assertIn("waits for lesions; no BRAIN that runs it was ever seen", shown)
+        shown = "\n".join(self.lines("show", "a"))
+        self.assertIn("waits for t1-volumes; a BRAIN that runs it was seen 4 min ago", shown)
+        self.do(self.bench.claim(analysis="lesions"))
+        facts = self.lines("show", "b")
+        self.assertIn(["Analysis", "lesions"], [line.split() for line in facts])
+
     def test_empty(self) -> None:
         """Of an empty store it shows the states alone."""
         lines = self.lines("status")

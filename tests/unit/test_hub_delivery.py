@@ -345,6 +345,27 @@ class CaretakerTests(DeliveryCase):
         self.clock.advance(60)
         self.assertEqual(len(self.logged("report.unroutable")), 2)
 
+    def test_unservedAnalysis(self) -> None:
+        """An analysis that no BRAIN runs is logged once, a round after a scan named it, and again when it is lost."""
+        wanted = {"t1-volumes"}
+        caretaker = CaretakerService(self.store, {}, 60, self.clock, lambda: succeed(None), wanted=wanted)
+        caretaker.startService()
+        self.addCleanup(caretaker.stopService)
+        self.successResultOf(self.store.scans().claim("brain", 60.0, "t1-volumes"))
+        self.clock.advance(60)
+        wanted.add("lesions")
+        self.clock.advance(60)
+        self.assertEqual(self.logged("scan.unserved"), [])
+        for _ in range(3):
+            self.clock.advance(60)
+        [entry] = self.logged("scan.unserved")
+        self.assertEqual((entry["analysis"], entry["reason"]), ("lesions", "yet"))
+        self.successResultOf(self.store.scans().claim("brain", 60.0, "lesions"))
+        for _ in range(61):
+            self.clock.advance(60)
+        told = [(entry["analysis"], entry["reason"]) for entry in self.logged("scan.unserved")[1:]]
+        self.assertEqual(told, [("t1-volumes", "in the last hour"), ("lesions", "in the last hour")])
+
     def test_storeAway(self) -> None:
         """A round that the store fails is followed by another."""
         self.store.down = True

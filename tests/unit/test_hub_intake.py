@@ -8,8 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from fr_twisted.hub.intake import MAX_META_DEPTH, ScanIntake, unstorable
-from fr_twisted.link.interfaces import Accept, IIntake, Item, ITransfer
+from fr_twisted.hub.intake import MAX_META_DEPTH, MOST_WANTED, ScanIntake, unstorable
+from fr_twisted.link.interfaces import Accept, IIntake, Item, ITransfer, Refuse
 from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
 from fr_twisted.model import CHUNK_SIZE, ScanState
@@ -73,6 +73,19 @@ class KeepTests(IntakeCase):
         self.assertEqual((scan.source, scan.patient_id, scan.size), ("pacs-1", "P1", len(CONTENT)))
         self.assertEqual(scan.meta.model_dump(mode="json")["extra"], [1, None])
         self.assertEqual(self.store.read(scan.payload), CONTENT)
+
+    def test_namedAnalysis(self) -> None:
+        """The analyses that accepted scans name are remembered, but never more than so many."""
+        wanted: set[str] = set()
+        intake = ScanIntake(self.store, self.clock, wanted=wanted)
+        for n in range(MOST_WANTED + 5):
+            item = make_item(b"x", f"scan-{n}", **META, analysis=f"a{n % 103}")
+            self.successResultOf(intake.offered("pacs-1", item))
+        self.assertEqual(wanted, {f"a{n}" for n in range(MOST_WANTED)})
+        bad = make_item(b"x", "scan-bad", **META, analysis="")
+        verdict = self.successResultOf(intake.offered("pacs-1", bad))
+        assert isinstance(verdict, Refuse)
+        self.assertIn("meta.analysis", verdict.reason)
 
     def test_notAckedUntilStored(self) -> None:
         """Nothing is acknowledged while the commit is under way, and the scan is not visible."""

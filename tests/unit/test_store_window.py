@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.store.candidates import LIMIT
+from fr_twisted.store.claims import merged
 from fr_twisted.store.window import WaitingScans, Window
 from tests.fakes_store import START
 
@@ -132,6 +133,30 @@ class WaitingScansTests(SynchronousTestCase):
             self.server.add(n, priority, start + n * step)
         expected = sorted(map(order, self.server.queue))
         self.assertEqual(list(map(order, self.drain())), expected)
+
+
+class MergedTests(SynchronousTestCase):
+    """`merged`."""
+
+    @staticmethod
+    def heads(*places: tuple[int, int]) -> list[Doc]:
+        """Return heads of these priorities and seconds of arrival."""
+        return [{"priority": p, "received_at": START + timedelta(seconds=s)} for p, s in places]
+
+    def test_whole(self) -> None:
+        """Queues that were listed whole are taken by priority, then arrival."""
+        one, two = self.heads((9, 5), (5, 1)), self.heads((5, 0), (5, 2), (0, 0))
+        expected = self.heads((9, 5), (5, 0), (5, 1), (5, 2), (0, 0))
+        self.assertEqual(merged((one, False), (two, False), ([], True)), expected)
+
+    def test_more(self) -> None:
+        """Nothing is taken that may come after what a queue has behind its list."""
+        one, two = self.heads((5, 0), (5, 2)), self.heads((5, 1), (5, 3), (0, 0))
+        self.assertEqual(merged((one, True), (two, False)), self.heads((5, 0), (5, 1), (5, 2)))
+
+    def test_limit(self) -> None:
+        """A list has no more heads than `LIMIT`."""
+        self.assertEqual(len(merged((self.heads(*((5, n) for n in range(2 * LIMIT))), False))), LIMIT)
 
 
 class WindowTests(SynchronousTestCase):
