@@ -22,6 +22,10 @@ CLOCK_AGE = 5.0
 """Seconds for which one reading of the store's clock is carried on by the monotonic clock of this machine."""
 
 
+class DoubtfulError(StoreError):
+    """Something has to be looked at once more before it is written."""
+
+
 class Mongo:
     """One database, through one pool. Every operation has a deadline and raises what `Runner.run` says."""
 
@@ -165,9 +169,27 @@ class Mongo:
         found = await self.find(what, collection, query, limit=1, projection=projection)
         return found[0] if found else None
 
-    async def insert(self, what: str, collection: str, document: Doc, timeout: float | None = None) -> None:
-        """Insert; a DuplicateKeyError may come of our own repeat."""
-        await self.runner.run(what, lambda: self._collection(collection).insert_one(document), timeout)
+    async def insert(
+        self,
+        what: str,
+        collection: str,
+        document: Doc,
+        timeout: float | None = None,
+        *,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Insert; a DuplicateKeyError may come of our own repeat.
+
+        Raises:
+            DoubtfulError: ``unless``, asked before each attempt, was true: what the document rests on may be gone.
+        """
+
+        def attempt() -> Any:
+            if unless():
+                raise DoubtfulError(f"{what}: the store may have come back without what it had acknowledged")
+            return self._collection(collection).insert_one(document)
+
+        await self.runner.run(what, attempt, timeout)
 
     async def check_there(self, what: str, collection: str, document_id: str) -> None:
         """Return if the document is there that an insert met.

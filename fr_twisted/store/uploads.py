@@ -7,7 +7,7 @@ from uuid import uuid4
 from pymongo.errors import DuplicateKeyError
 
 from fr_twisted.model import CHUNK_SIZE, ScanState, chunk_count
-from fr_twisted.store.connection import Mongo
+from fr_twisted.store.connection import DoubtfulError, Mongo
 from fr_twisted.store.documents import Scribe
 from fr_twisted.store.garbage import GRACE_SECONDS, Garbage
 from fr_twisted.store.indexes import SCANS, UPLOADS
@@ -109,12 +109,9 @@ class Uploads:
 
     async def commit(self, upload: Upload) -> None:
         """Make the scan visible, as `IScans.commit` says: one write when all chunks are accounted for here."""
-        connections = self._mongo.connections
-        await self._check(upload)
         try:
-            await self._mongo.insert("keep a scan", SCANS, self._scan(upload))
-            fresh = self._is_fresh(self._payloads.tally(upload.payload_id))
-            if not fresh or connections != self._mongo.connections:
+            await self._insert(upload)
+            if not self._is_fresh(self._payloads.tally(upload.payload_id)):
                 await self._look_back(upload)
         except DuplicateKeyError:
             await self._check_same(upload.scan)
@@ -122,7 +119,32 @@ class Uploads:
         finally:
             self._mongo.in_background("close an upload", self._settle(upload))
 
-    async def _check(self, upload: Upload) -> None:
+    async def _insert(self, upload: Upload) -> None:
+        """Check, and insert; once more whenever the server was away in between, or we were stopped for long."""
+        tried = False
+        while True:
+            connections = self._mongo.connections
+            try:
+                if await self._check(upload):
+                    raise DuplicateKeyError("another receiver was faster")
+            except PayloadMissingError:
+                if tried:
+                    await self._take_back(upload)
+                raise
+
+            def doubtful(seen: int = connections) -> bool:
+                fresh = self._is_fresh(self._payloads.tally(upload.payload_id))
+                return seen != self._mongo.connections or not fresh
+
+            tried = True
+            try:
+                await self._mongo.insert("keep a scan", SCANS, self._scan(upload), unless=doubtful)
+                return
+            except DoubtfulError:
+                continue
+
+    async def _check(self, upload: Upload) -> bool:
+        """Raise unless every chunk is there; tell whether the scan is kept already, by another receiver."""
         tally = self._payloads.tally(upload.payload_id)
         size, scan_id = upload.scan.size, upload.scan.scan_id
         if tally is None or not self._is_fresh(tally):
@@ -130,7 +152,7 @@ class Uploads:
             tally = tally or Tally(scan_id, -math.inf, self._mongo.connections)
             if not await self._payloads.touch(upload.payload_id, tally):
                 if await self.is_kept(upload.scan):
-                    return
+                    return True
                 raise PayloadMissingError(f"{scan_id}: the upload was given up meanwhile")
         if not tally.complete(size) or tally.connections != self._mongo.connections:
             # Another process wrote some of it, it is an old upload, or the server may have come back without what it
@@ -140,25 +162,36 @@ class Uploads:
         if missing < chunk_count(size):
             wanted = min(CHUNK_SIZE, size - missing * CHUNK_SIZE)
             raise PayloadMissingError(f"{scan_id}: chunk {missing} of {wanted} bytes is missing")
+        return False
 
     def _is_fresh(self, tally: Tally | None) -> bool:
         return tally is not None and self._mongo.monotonic() - tally.touched <= GRACE_SECONDS / 2
 
     async def _look_back(self, upload: Upload) -> None:
-        """Make sure of the chunks once more: since `_check`, we or the server may have been stopped for long."""
+        """Make sure of the chunks once more: we were stopped for long in the very moment of the commit."""
+        scan_id = upload.scan.scan_id
+        tally = await self._payloads.counted(scan_id, upload.payload_id, 0, self._mongo.monotonic())
+        if not tally.complete(upload.scan.size):
+            reason = await self._take_back(upload)
+            raise PayloadMissingError(f"{scan_id}: {reason}")
+
+    async def _take_back(self, upload: Upload) -> str:
+        """Note that the bytes of a scan are gone, if it was made visible; return why."""
         scan_id, payload_id = upload.scan.scan_id, upload.payload_id
-        tally = await self._payloads.counted(scan_id, payload_id, 0, self._mongo.monotonic())
-        if tally.complete(upload.scan.size):
-            return
         reason = "its bytes were gone before it was committed; sent once more, it is received anew"
+        # A BRAIN may have claimed it since: then it finds for itself that it is Failed. Whoever offers it is not told
+        # that it is kept, whatever its state; only a scan that is Done needs its bytes no more.
+        ours = {"_id": scan_id, "payload_id": payload_id}
+        undone = {**ours, "report_generated": {"$ne": ScanState.DONE.value}}
+        broken = {"$currentDate": {"payload_broken_at": True}}
+        await self._mongo.update("note that bytes are gone", SCANS, undone, broken)
         change = {
             "$set": {"report_generated": ScanState.FAILED.value, "error": reason},
-            "$currentDate": {"payload_broken_at": True},
             "$push": self._scribe.push(await self._mongo.now(), "failed", reason),
         }
-        ours = {"_id": scan_id, "payload_id": payload_id, "report_generated": ScanState.TO_DO.value}
-        await self._mongo.compare_and_set("take back a commit", SCANS, ours, change)
-        raise PayloadMissingError(f"{scan_id}: {reason}")
+        waiting = {**ours, "report_generated": ScanState.TO_DO.value}
+        await self._mongo.compare_and_set("take back a commit", SCANS, waiting, change)
+        return reason
 
     def _scan(self, upload: Upload) -> Doc:
         scan, now = upload.scan, self._mongo.estimated_now()

@@ -73,7 +73,7 @@ async def test_chunk_forgotten_while_receiving(faulty_uri: str) -> None:
 
 
 async def test_chunk_forgotten_at_the_commit(faulty_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that loses a chunk between the last look at it and the commit takes the acknowledgement with it."""
+    """A scan whose chunk the server loses between the last look at it and the commit is never seen by a BRAIN."""
     async with bench_of(faulty_uri) as bench:
         upload = await bench.begin(bench.new_scan())
         await bench.write(upload, "a")
@@ -87,15 +87,47 @@ async def test_chunk_forgotten_at_the_commit(faulty_uri: str, monkeypatch: pytes
 
         with monkeypatch.context() as patch:
             patch.setattr(mongo, "insert", over_an_outage)
-            with pytest.raises(PayloadMissingError, match="gone before it was committed"):
+            with pytest.raises(PayloadMissingError, match="chunk 0 of"):
                 await bench.store.scans().commit(upload)
-        assert (await bench.scan()).report_generated is ScanState.FAILED
+        assert await bench.store.scans().get("scan-a") is None
         again = await bench.begin(upload.scan)
         await bench.write(again, "a")
         await bench.store.scans().commit(again)
         assert (await bench.scan()).report_generated is ScanState.TO_DO
         assert await all_chunks(bench, 100)
         await settled(faulty_uri)
+
+
+async def test_claimed_before_it_was_taken_back(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A HUB is stopped in the moment of its commit, and the scan claimed: without its bytes it is not acknowledged."""
+    async with bench_of(database_uri) as bench:
+        upload = await bench.begin(bench.new_scan())
+        await bench.write(upload, "a")
+        mongo = mongo_of(bench)
+        insert, monotonic, claims = mongo.insert, mongo.monotonic, []
+
+        async def over_a_long_stop(what: str, *args: Any, **options: Any) -> None:
+            await insert(what, *args, **options)
+            if what == "keep a scan":
+                claims.append(await bench.claim())
+                forget(database_uri, f"{upload.payload_id}:0")
+                mongo.monotonic = lambda: monotonic() + 1000
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mongo, "insert", over_a_long_stop)
+            with pytest.raises(PayloadMissingError, match="gone before it was committed"):
+                await bench.store.scans().commit(upload)
+        mongo.monotonic = monotonic
+        assert not await bench.store.scans().is_kept(upload.scan)
+        again = await bench.begin(upload.scan)
+        await bench.write(again, "a")
+        with pytest.raises(StoreError, match="tried again just now"):
+            await bench.store.scans().commit(again)
+        await bench.store.scans().fail(claims[0], "chunk 0 is missing", payload_broken=True)
+        await bench.store.scans().commit(await bench.begin(upload.scan))
+        assert (await bench.scan()).report_generated is ScanState.TO_DO
+        assert await all_chunks(bench, 100)
+        await settled(database_uri)
 
 
 async def test_report_forgotten_while_written(faulty_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
