@@ -118,7 +118,7 @@ class BrainScan(BaseModel):
     report_generated: ScanState
     meta: ScanMeta
     payload_id: str
-    size: int
+    size: int = Field(ge=0)
     sha256: Sha256
     priority: int
     received_at: AwareDatetime
@@ -154,7 +154,7 @@ class BrainReport(BaseModel):
     analysis_version: str
     findings: dict[str, Any]
     payload_id: str
-    size: int
+    size: int = Field(ge=0)
     sha256: Sha256
     created_at: AwareDatetime
     attempts: int = 0
@@ -164,6 +164,10 @@ class BrainReport(BaseModel):
     error: str | None = None
     refused: bool = Field(
         default=False, description="the destination refused it for good; a person must look"
+    )
+    resent_after: int | None = Field(
+        default=None,
+        description="the token when a person asked for it once more: earlier deliveries are not that",
     )
 
     @property

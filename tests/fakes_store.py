@@ -162,7 +162,13 @@ class MemoryReports:
         """Set ``status``."""
 
         def deliver() -> None:
-            if not self._store.report_docs[report.report_id].status:
+            kept = self._store.report_docs[report.report_id]
+            late = (
+                report.lease is not None
+                and kept.resent_after is not None
+                and report.lease.token <= kept.resent_after
+            )
+            if not kept.status and not late:
                 self._set(
                     report.report_id,
                     status=True,

@@ -289,6 +289,7 @@ class MemoryOperators:
                 "error": None,
                 "attempts": 0,
                 "next_attempt_at": self._store.time(),
+                "resent_after": self._store.tokens.get(report_id, 0),
             }
             self._store.report_docs[report_id] = report.model_copy(update=fresh)
             self._store.tell(report.scan_id, "resent", f"{report_id}, {by}")

@@ -292,6 +292,20 @@ async def resent_report(bench: Bench) -> None:
 
 
 @behaviour
+async def late_delivery_before_a_resend(bench: Bench) -> None:
+    """A HUB that was stopped, and tells late of a delivery, does not undo what a person asked for since."""
+    await bench.report("a")
+    late = await bench.take(SHORT)
+    await bench.pass_time(SHORT + 0.1)
+    await bench.store.reports().delivered(await bench.take(LONG, "hub-2"))
+    await operators(bench).resend("report-a", "by alice")
+    await bench.store.reports().delivered(late)
+    assert (await bench.stored("report-a")).status is False
+    await bench.store.reports().delivered(await bench.take(LONG, "hub-2"))
+    assert (await bench.stored("report-a")).status is True
+
+
+@behaviour
 async def resend_refused(bench: Bench) -> None:
     """A report that waits is not resent."""
     await bench.report()

@@ -1,5 +1,6 @@
 """One claimed scan on its way through a slot: fetch, analyse, report; and what becomes of it when that fails."""
 
+import errno
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from fr_twisted.brain.tenure import RefusedError, Surroundings, Tenure
 from fr_twisted.model import make_report_id
 from fr_twisted.ops.logs import describe_exception
 from fr_twisted.ops.services import Ready
+from fr_twisted.ops.workdir import TooLargeError
 from fr_twisted.store.interfaces import Claim, NewReport, PayloadMissingError, StaleTokenError, StoreError
 
 _MAX_ERROR = 2000
@@ -26,6 +28,10 @@ _SILENT_END = (
     "the BRAIN that worked on it ended without a word, or was cut off from the store; its log and the kernel's may "
     "tell, which kills for want of memory"
 )
+
+
+_OF_THE_SCAN = frozenset((errno.EFBIG, errno.ENAMETOOLONG))
+"""Errors of files that come of the scan, and would come again: larger than a file may be, for one."""
 
 
 @dataclass(frozen=True)
@@ -125,17 +131,28 @@ class Attempt:
             await self._fall_short(str(error), error.full)
         except RefusedError as error:
             await self._fall_short(str(error), str(error))
-        except (PoolError, OSError) as error:
-            # Nothing speaks against the scan: another BRAIN, or this one later, may do it.
-            self.trouble = describe_exception(error)
-            await self._give_back(self.trouble)
+        except TooLargeError as error:
+            # Another BRAIN may have the room; without any, it must not be the first of the queue for ever.
+            await self._fall_short(str(error), str(error))
+        except OSError as error:
+            if error.errno in _OF_THE_SCAN:
+                await self._fall_short(describe_exception(error), describe_exception(error))
+            else:
+                await self._not_here(error)
+        except PoolError as error:
+            await self._not_here(error)
         else:
             await self._complete(report)
+
+    async def _not_here(self, error: Exception) -> None:
+        """Give the scan back: nothing speaks against it; another BRAIN, or this one later, may do it."""
+        self.trouble = describe_exception(error)
+        await self._give_back(self.trouble)
 
     async def _analyse(self) -> NewReport:
         """Fetch and analyse; return the report."""
         in_thread, scan = self._around.in_thread, self._claim.scan
-        folder: Path = await in_thread(self._around.work.make, self.scan_id)
+        folder: Path = await in_thread(self._around.work.make, self.scan_id, scan.payload.size)
         try:
             payload = folder / payload_name(scan.meta.format)
             began = self._around.clock.seconds()

@@ -158,6 +158,8 @@ async def at_store(store: Any, settings: "OperatorSettings", given: argparse.Nam
     from fr_twisted.store.interfaces import StoreError
     from fr_twisted.store.ioperators import NotPossibleError
 
+    if not _is_text(vars(given)):
+        raise CommandError("an argument is no text in UTF-8", WRONG)
     try:
         server = await store.open()
         return await work(Desk(store, given, server, settings))
@@ -194,3 +196,13 @@ async def one(text: str, kind: str, find: Callable[[str, int], Awaitable[list[st
         count = len(found) if all_of_them else f"at least {len(found)}"
         raise CommandError(f"{count} {kind}s begin with {clean(text)!r}: {shown}; give more of the id")
     return found[0] if found else None
+
+
+def _is_text(arguments: dict[str, Any]) -> bool:
+    """Tell whether all arguments could be read: a byte that is no UTF-8 stands in them as a lone surrogate."""
+    words = [word for value in arguments.values() for word in (value if isinstance(value, list) else [value])]
+    try:
+        "".join(word for word in words if isinstance(word, str)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

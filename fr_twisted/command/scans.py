@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fr_twisted.command import desk
 from fr_twisted.command.columns import Screen, moment, size
+from fr_twisted.command.trouble import CommandError
 
 if TYPE_CHECKING:
     from fr_twisted.store.ioperators import Page
@@ -73,7 +74,10 @@ async def work(at: desk.Desk) -> int:
     since = given.since
     if isinstance(since, timedelta):
         # By the store's clock, which the times of arrival are of.
-        since = await at.now() - since
+        try:
+            since = await at.now() - since
+        except OverflowError:
+            raise CommandError("--since: so long ago there was no calendar") from None
     state = None if given.state is None else ScanState(given.state)
     page = await at.ask.scans(Wanted(state, given.patient, since, given.limit))
     if given.json:

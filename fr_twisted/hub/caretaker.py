@@ -74,11 +74,23 @@ class CaretakerService(Service):
         self._log.failure("caretaker", failure, event="hub.defect")
 
     async def one_round(self) -> None:
-        """Do everything once."""
+        """Do everything once; what does not work holds up nothing else."""
+        for step in (self.repair, self.show_unroutable, self.show_unserved, self.retire, self.clean):
+            try:
+                await step()
+            except StoreError:
+                continue  # the units that need the store say so
+            except CancelledError:
+                raise
+            except Exception:
+                self._log.failure("caretaker", event="hub.defect")
+
+    async def repair(self) -> None:
+        """Finish what a crash left between a scan and its report."""
         await self._store.scans().repair()
-        await self.show_unroutable()
-        await self.show_unserved()
-        await self.retire()
+
+    async def clean(self) -> None:
+        """Remove payloads that belong to nothing."""
         removed = await self._store.scans().clean(self._upload_ttl)
         if removed:
             self._log.info(

@@ -16,6 +16,10 @@ class WorkDirError(Exception):
     """The folder cannot be used; one line that says why."""
 
 
+class TooLargeError(Exception):
+    """Something can never be in the folder; one line that says why."""
+
+
 def default_base(unit: str = "brain") -> Path:
     """Return the base folder that is used when none is configured: one a user, in the system's temporary folder."""
     return Path(tempfile.gettempdir()) / f"fr-{unit}-{os.getuid()}"
@@ -64,8 +68,16 @@ class WorkDir:
             ) from error
         return removed
 
-    def make(self, name: str) -> Path:
-        """Return a new folder for one scan."""
+    def make(self, name: str, size: int = 0) -> Path:
+        """Return a new folder for one scan, of which ``size`` bytes are to be written there.
+
+        Raises:
+            TooLargeError: so many never fit.
+            OSError: it cannot be made now.
+        """
+        room = shutil.disk_usage(self.path).total
+        if size > room:
+            raise TooLargeError(f"it has {size} bytes, and the work folder {self._base} holds {room} in all")
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.path))
 
     def remove(self, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -86,21 +87,25 @@ def chunks(item_id: str, size: int, heads: Iterable[Head]) -> list[Finding]:
     """Return what is wrong with the chunks of a payload of ``size`` bytes."""
     there = dict(heads)
     count = chunk_count(size)
-    missing = [n for n in range(count) if n not in there]
-    wrong = [n for n in range(count) if n in there and there[n] != min(CHUNK_SIZE, size - n * CHUNK_SIZE)]
+    inside = sorted(n for n in there if 0 <= n < count)
+    # A damaged size may want more chunks than there is memory for their numbers.
+    missing = list(islice((n for n in range(count) if n not in there), SHOWN_NUMBERS))
+    wrong = [n for n in inside if there[n] != min(CHUNK_SIZE, size - n * CHUNK_SIZE)]
     extra = sorted(n for n in there if not 0 <= n < count)
     parts = (
-        (FindingKind.CHUNK_MISSING, missing, f"missing, of {count}"),
-        (FindingKind.CHUNK_SIZE, wrong, "of the wrong size"),
-        (FindingKind.CHUNK_EXTRA, extra, f"behind the end, of {count}"),
+        (FindingKind.CHUNK_MISSING, missing, count - len(inside), f"missing, of {count}"),
+        (FindingKind.CHUNK_SIZE, wrong, len(wrong), "of the wrong size"),
+        (FindingKind.CHUNK_EXTRA, extra, len(extra), f"behind the end, of {count}"),
     )
     return [
-        Finding(kind, item_id, f"{_numbers(numbers)}: {words}") for kind, numbers, words in parts if numbers
+        Finding(kind, item_id, f"{_numbers(numbers, many)}: {words}")
+        for kind, numbers, many, words in parts
+        if numbers
     ]
 
 
-def _numbers(numbers: list[int]) -> str:
-    """Return ``chunks 3, 4, 7 and 12 more``."""
+def _numbers(numbers: list[int], many: int) -> str:
+    """Return ``chunks 3, 4, 7 and 12 more``: the first of so many."""
     shown = ", ".join(map(str, numbers[:SHOWN_NUMBERS]))
-    more = len(numbers) - SHOWN_NUMBERS
-    return f"chunk{'s' if len(numbers) > 1 else ''} {shown}" + (f" and {more} more" if more > 0 else "")
+    more = many - SHOWN_NUMBERS
+    return f"chunk{'s' if many > 1 else ''} {shown}" + (f" and {more} more" if more > 0 else "")

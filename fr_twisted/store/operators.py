@@ -183,7 +183,8 @@ class MongoOperators:
         assert document is not None
         now = await self._mongo.now()
         line = self._chronicle.line(now, "resent", f"{report_id}, {by}")
-        change = self._chronicle.carrying({"$set": _due(now)}, line)
+        taken = document.get("token") or 0
+        change = self._chronicle.carrying({"$set": {**_due(now), "resent_after": taken}}, line)
         unchanged = _as_it_was(document)
         if not await self._mongo.compare_and_set("resend a report", REPORTS, unchanged, change):
             raise NotPossibleError(

@@ -142,7 +142,10 @@ class MongoPayloads:
         )
         if found is None:
             raise PayloadMissingError(f"chunk {n} of {payload_id} is missing")
-        return bytes(found["data"])
+        data = found.get("data")
+        if not isinstance(data, bytes):
+            raise PayloadMissingError(f"chunk {n} of {payload_id} is damaged: it holds no bytes")
+        return data
 
     async def _permitted(self, work: Callable[[], Awaitable[T]]) -> T:
         # No deadline: those before us have theirs, and a queue of our own says nothing about the store.

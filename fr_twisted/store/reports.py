@@ -109,11 +109,11 @@ class MongoReports:
             return None
 
     def delivered(self, report: BrainReport) -> Deferred[None]:
-        """Set ``status``. No token fences this: the destination has it, whoever holds the lease by now."""
-        return Deferred.fromCoroutine(self._delivered(report.report_id, report.scan_id))
+        """Set ``status``. The destination has it, whoever holds the lease by now; but not if it was resent since."""
+        return Deferred.fromCoroutine(self._delivered(report))
 
-    async def _delivered(self, report_id: str, scan_id: str) -> None:
-        now = await self._mongo.now()
+    async def _delivered(self, report: BrainReport) -> None:
+        now, report_id, scan_id = await self._mongo.now(), report.report_id, report.scan_id
         change = {
             "status": True,
             "delivered_at": now,
@@ -122,7 +122,10 @@ class MongoReports:
             "error": None,
             "refused": False,
         }
-        query = {"_id": report_id, "status": False}
+        query: Doc = {"_id": report_id, "status": False}
+        if report.lease is not None:
+            # Who took it before a person asked for it once more tells of a delivery before that.
+            query["$or"] = [{"resent_after": None}, {"resent_after": {"$lt": report.lease.token}}]
         line = self._chronicle.line(now, "delivered", report_id)
         carrying = self._chronicle.carrying({"$set": change}, line)
         if await self._mongo.update("set a report delivered", REPORTS, query, carrying):

@@ -48,8 +48,11 @@ class Retention:
     async def _retire_one(self, head: Doc, before: datetime, keep: timedelta) -> bool:
         delivered_at = await self._delivered_at(head["_id"])
         again = before + min(keep, LOOK_AGAIN)
-        if delivered_at is not None and delivered_at <= before:
-            await self._garbage.add(head["payload_id"])
+        payload_id = head.get("payload_id")
+        if not isinstance(payload_id, str):
+            again = before + keep  # a damaged document, of which `fr verify` tells, holds up no other
+        elif delivered_at is not None and delivered_at <= before:
+            await self._garbage.add(payload_id)
             if await self._mark(head, delivered_at):
                 return True
         elif delivered_at is not None:

@@ -78,7 +78,7 @@ class MongoShelves:
             sort=(("n", 1),),
             timeout=TIMEOUT,
         )
-        return [(chunk["n"], chunk["size"]) for chunk in found]
+        return [(_number(chunk.get("n")), _number(chunk.get("size"))) for chunk in found]
 
     async def read(self, payload_id: str, first: int, count: int) -> list[bytes]:
         """Return chunks."""
@@ -177,3 +177,8 @@ def ranges(chunks: int) -> Iterator[tuple[str, str | None]]:
         yield low, high
         low = high
     yield low, None
+
+
+def _number(value: object) -> int:
+    """Return a number of a chunk, or one that no chunk has."""
+    return value if isinstance(value, int) else -1

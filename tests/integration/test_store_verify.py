@@ -74,6 +74,32 @@ DAMAGE: dict[str, tuple[Damage, list[tuple[str, str]]]] = {
         ),
         [("digest", "report-done")],
     ),
+    "a chunk does not tell its size": (
+        lambda db: db[CHUNKS].update_one(
+            {"_id": f"{payload_of(db, 'scan-todo')}:1"}, {"$unset": {"size": ""}}
+        ),
+        [("chunk-size", "scan-todo")],
+    ),
+    "a chunk holds nothing": (
+        lambda db: db[CHUNKS].update_one(
+            {"_id": f"{payload_of(db, 'scan-todo')}:1"}, {"$unset": {"data": ""}}
+        ),
+        [("chunk-missing", "scan-todo")],
+    ),
+    "a chunk holds words": (
+        lambda db: db[CHUNKS].update_one(
+            {"_id": f"{payload_of(db, 'report-done')}:0"}, {"$set": {"data": "words"}}
+        ),
+        [("chunk-missing", "report-done")],
+    ),
+    "the size is less than nothing": (
+        lambda db: db[SCANS].update_one({"_id": "scan-todo"}, {"$set": {"size": -5}}),
+        [("scan-damaged", "scan-todo")],
+    ),
+    "the size is beyond all measure": (
+        lambda db: db[SCANS].update_one({"_id": "scan-todo"}, {"$set": {"size": 10**15}}),
+        [("chunk-missing", "scan-todo"), ("chunk-size", "scan-todo")],
+    ),
     "the report is gone": (
         lambda db: db[REPORTS].delete_one({"_id": "report-done"}),
         [("done-without-report", "scan-done"), ("orphan", "")],

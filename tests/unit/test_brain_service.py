@@ -1,7 +1,9 @@
 """Fr-BRAIN from claim to report, on a store in memory and a pool without processes."""
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -459,6 +461,26 @@ class FailureTests(BrainCase):
         self.until(lambda: self.state() is ScanState.DONE, 5.0)
         self.assertEqual(self.store.scan_docs["scan-1"].attempts, 1)
         self.assertEqual(len(self.said("outage.over")), 1)
+
+    def test_scanThatNeverFits(self) -> None:
+        """A scan that is larger than the work folder's disk is tried as often as any, and is not in others' way."""
+        usage = shutil.disk_usage
+        self.patch(shutil, "disk_usage", lambda path: usage(path)._replace(total=4000))
+        self.keep("scan-big", data=b"x" * 5000, priority=9)
+        self.keep("scan-small", data=b"x" * 3000)
+        self.begin()
+        self.until(lambda: self.state("scan-small") is ScanState.DONE)
+        self.until(lambda: self.state("scan-big") is ScanState.FAILED)
+        error = self.store.scan_docs["scan-big"].error or ""
+        self.assertIn("it has 5000 bytes, and the work folder", error)
+
+    def test_largerThanAFileMayBe(self) -> None:
+        """So is one that a limit on the size of files forbids."""
+        self.pool.failures = [OSError(errno.EFBIG, "File too large")] * 3
+        self.keep()
+        self.begin()
+        self.until(lambda: self.state() is ScanState.FAILED)
+        self.assertEqual(self.store.scan_docs["scan-1"].attempts, 3)
 
     def test_unexpected(self) -> None:
         """An error nobody thought of is logged; the scan is left to its lease and the slot works on."""

@@ -304,6 +304,12 @@ class ScansTests(StoreCommandTestCase):
             self.assertEqual((status, out), (2, ""))
             self.assertIn(words, err)
 
+    def test_odd(self) -> None:
+        """A span before all calendars, and letters that are none, are one line."""
+        self.assertIn("there was no calendar", self.refused("scans", "--since", "999999d"))
+        for arguments in (("scans", "--patient", "\udcff"), ("show", "\udcff"), ("retry", "\udcff")):
+            self.assertIn("no text in UTF-8", self.refused(*arguments))
+
 
 class ShowTests(StoreCommandTestCase):
     """``fr show``."""

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -344,6 +344,16 @@ class CaretakerTests(DeliveryCase):
         self.add_report("c", source="ghost")
         self.clock.advance(60)
         self.assertEqual(len(self.logged("report.unroutable")), 2)
+
+    def test_oneStepFails(self) -> None:
+        """What does not work, for the store or for a defect, holds up nothing else of a round."""
+        for error in (StoreError("away"), KeyError("payload_id")):
+            self.store.calls.clear()
+            failing: Deferred[int] = fail(error)
+            self.patch(self.store.scans(), "repair", lambda failing=failing: failing)
+            self.clock.advance(60)
+            self.assertEqual(self.store.calls, ["waiting", "clean"])
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_unservedAnalysis(self) -> None:
         """An analysis that no BRAIN runs is logged once, a round after a scan named it, and again when it is lost."""
