@@ -69,7 +69,8 @@ class Arrivals:
         if arrival.acquisition is not None:
             state.acquisitions.add(arrival.acquisition)
         counted = arrival.acquisition is None or len(state.acquisitions) == 1
-        if arrival.expected and counted and arrival.count >= arrival.expected:
+        # More than were expected: the number is of something else, such as one of many acquisitions.
+        if arrival.expected and counted and arrival.count == arrival.expected:
             self._close(arrival.series, f"all {arrival.expected} instances are there")
         else:
             self._wait(arrival.series, state)

@@ -1,6 +1,7 @@
 """Bounds what a DICOM peer can make the network library hold, and spares it some waiting."""
 
 import socket
+import time
 from typing import Any
 
 from pynetdicom.association import Association
@@ -14,6 +15,12 @@ _REQUEST = 128 * 1024
 
 _READ = 64 * 1024
 
+STALL = 30.0
+"""Seconds in which the next part of a PDU that was begun must come, or one of ours be taken;"""
+
+SLOWEST = 10_000.0
+"""and bytes per second that a whole one must make, beyond that."""
+
 _INVALID = "Evt19"
 """Of the state machine (PS3.8 9.2): an invalid PDU was received."""
 
@@ -21,7 +28,7 @@ _log = Logger()
 
 
 def guard(association: Association, max_pdu: int) -> None:
-    """Bound what a peer makes us hold, let no answer wait for more data, and read in larger pieces.
+    """Bound what a peer makes us hold, and for how long, let no answer wait for more data, and read in larger pieces.
 
     The library believes the length that a PDU states, up to 4 GiB, collects instances of any size, and lets some broken
     messages end its thread.
@@ -29,6 +36,9 @@ def guard(association: Association, max_pdu: int) -> None:
     wrapped: Any = association.dul.socket
     connection: socket.socket = wrapped.socket
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A peer that lost its power in the middle of a PDU would hold one of our few associations for ever.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.settimeout(STALL)
     longest = max(max_pdu, _REQUEST) + 6
 
     def recv(size: int) -> bytearray:
@@ -39,7 +49,11 @@ def guard(association: Association, max_pdu: int) -> None:
             raise OSError("more than was agreed")
         data = bytearray(size)
         view, got = memoryview(data), 0
+        end = time.monotonic() + STALL + size / SLOWEST
         while got < size:
+            if time.monotonic() > end:
+                _log.warn("a peer does not end what it began to send; closed", event="dicom.too-slow")
+                raise OSError("too slow")
             more = connection.recv_into(view[got : got + _READ])
             if not more:
                 return data[:got]

@@ -16,7 +16,7 @@ from fr_twisted.ops.services import StartError
 from fr_twisted.pacs.dicom_out import asked, objects
 from fr_twisted.pacs.dicom_out.common import Kind, blank, finish
 from fr_twisted.pacs.dicom_out.headers import SourceSeries
-from fr_twisted.pacs.dicom_out.jobs import Job, Jobs
+from fr_twisted.pacs.dicom_out.jobs import MOST_REFUSALS, Job, Jobs
 from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY
 from fr_twisted.pacs.dicom_out.report import Report
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, judge
@@ -394,11 +394,38 @@ class CallBackTests(CommitmentCase):
         self.assertTrue(self.reported(failed={lost: 0x0112}))
         [said] = self.said("dicom.not-committed")
         self.assertIn("0112H", said["reason"])
+        self.assertEqual(self.archive.times[lost], 1)
+        self.clock.advance(FIRST_DELAY)
         self.assertEqual(self.archive.times[lost], 2)
         self.assertEqual(len(set(self.archive.asked)), 2)
         self.assertTrue(self.reported())
         self.assertIs(self.delivery(written)["committed"], True)
         self.assertEqual([path for path in self.state() if path.endswith(".dcm")], [])
+
+    def test_neverKept(self) -> None:
+        """An archive that takes the objects and never commits to them is given up, with growing pauses before."""
+        written = self.report()
+        lost = next(iter(self.archive.kept))
+        for attempt in range(1, MOST_REFUSALS):
+            self.assertTrue(self.reported(failed={lost: 0x0122}))
+            self.clock.advance(FIRST_DELAY * 2 ** (attempt - 1) - 0.1)
+            self.assertEqual(self.archive.times[lost], attempt)
+            self.clock.advance(0.2)
+            self.assertEqual(self.archive.times[lost], attempt + 1)
+        self.assertTrue(self.reported(failed={lost: 0x0122}))
+        self.assertEqual(self.delivery(written)["fate"], "refused")
+        self.clock.advance(10 * MAX_DELAY)
+        self.assertEqual(self.archive.times[lost], MOST_REFUSALS)
+
+    def test_oldTransaction(self) -> None:
+        """A report on a request that was overtaken by a later one changes nothing."""
+        written = self.report()
+        asked.ask(self.root / "state", asked.Asked(written.report_id, True))
+        self.clock.advance(LOOK_SECONDS)
+        first, second = self.archive.asked
+        self.assertFalse(self.reported(transaction=first))
+        self.assertTrue(self.reported(transaction=second))
+        self.assertIs(self.delivery(written)["committed"], True)
 
     def test_reportOfAnother(self) -> None:
         """A report that another sends, or on a transaction that is not ours, changes nothing."""
@@ -423,6 +450,38 @@ class CallBackTests(CommitmentCase):
         self.clock.advance(FIRST_DELAY)
         self.assertIs(self.delivery(written)["committed"], True)
         self.assertFalse(self.reported())
+
+
+class TwoArchivesTests(ServiceCase):
+    """Two archives that are asked for commitment, and call back at the same time."""
+
+    commitment = True
+
+    def test_atOnce(self) -> None:
+        """The words of both are noted, though the second comes while the first is being written."""
+        for fake in self.fakes.values():
+            fake.calls_back = True
+        self.remember()
+        written = self.report()
+        slow: list[Deferred[None]] = []
+        find = self.service._jobs.find
+
+        def later(function: Any, *arguments: Any) -> Deferred[Any]:
+            if function != find:
+                return inline(function, *arguments)
+            slow.append(Deferred())
+            return slow[-1].addCallback(lambda _: function(*arguments))
+
+        self.service._run = later
+        words = []
+        for archive, fake in self.fakes.items():
+            word = Commitment(fake.asked[-1], True, frozenset(fake.kept), {})
+            words.append(Deferred.fromCoroutine(self.service.commitment_reported(archive.title, word)))
+        while slow:
+            slow.pop(0).callback(None)
+        self.assertEqual([self.successResultOf(word) for word in words], [True, True])
+        noted = self.job(written)["deliveries"]
+        self.assertEqual([noted[str(archive)]["committed"] for archive in self.archives], [True, True])
 
 
 class AskedTests(ServiceCase):

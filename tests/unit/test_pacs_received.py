@@ -256,6 +256,18 @@ class ArrivalsTests(SynchronousTestCase):
         self.arrive(1, 3, expected=2, acquisition=1)
         self.assertEqual(self.complete, [])
 
+    def test_moreThanExpected(self) -> None:
+        """Where more come than the headers say, each acquisition of its own, they are one latecomers' revision."""
+        count = 0
+        for acquisition in range(1, 11):
+            for _ in range(35):
+                count += 1
+                self.arrive(1, count, expected=35, acquisition=acquisition)
+        self.assertEqual(len(self.complete), 1)
+        self.arrivals.closed(1, True)
+        self.clock.advance(5)
+        self.assertEqual(len(self.complete), 2)
+
     def test_duplicatesOfTheSent(self) -> None:
         """An instance that is in a scan already opens nothing."""
         self.arrivals.arrived(1, Arrival("1.1", False, 5))

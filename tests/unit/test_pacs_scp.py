@@ -3,6 +3,8 @@
 import errno
 import os
 import random
+import socket
+import time
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -225,7 +227,9 @@ class StatusTests(SynchronousTestCase):
 
     def test_tooLongPdu(self) -> None:
         """A PDU that is longer than was agreed is not read, whatever length it states."""
-        connection = SimpleNamespace(setsockopt=lambda *_: None, recv_into=self.fail)
+        connection = SimpleNamespace(
+            setsockopt=lambda *_: None, settimeout=self.assertTrue, recv_into=self.fail
+        )
         association: Any = SimpleNamespace(
             dul=SimpleNamespace(socket=SimpleNamespace(socket=connection, recv=None)),
             dimse=SimpleNamespace(message=None, receive_primitive=None),
@@ -239,12 +243,39 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(association.dul.socket.recv(3), b"abc")
         self.assertEqual(association.dul.socket.recv(3), b"")
 
+    def test_stalledPdu(self) -> None:
+        """A peer that stops in the middle of a PDU, or trickles it, is given up."""
+        self.patch(scp_guard, "STALL", 0.05)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        link = SimpleNamespace(
+            socket=SimpleNamespace(
+                setsockopt=lambda *_: None, settimeout=ours.settimeout, recv_into=ours.recv_into
+            )
+        )
+        association: Any = SimpleNamespace(
+            dul=SimpleNamespace(socket=link), dimse=SimpleNamespace(message=None, receive_primitive=None)
+        )
+        scp_guard.guard(association, 16384)
+        theirs.sendall(b"abc")
+        self.assertRaises(OSError, association.dul.socket.recv, 6)
+
+        def trickle(_view: memoryview) -> int:
+            time.sleep(0.03)
+            return 1
+
+        link.socket.recv_into = trickle
+        self.assertRaises(OSError, association.dul.socket.recv, 1000)
+
     def test_noMessage(self) -> None:
         """What breaks the library's reading of a message is an invalid PDU to its state machine, and no dead thread."""
         events: list[str] = []
         association: Any = SimpleNamespace(
             dul=SimpleNamespace(
-                socket=SimpleNamespace(socket=SimpleNamespace(setsockopt=lambda *_: None)),
+                socket=SimpleNamespace(
+                    socket=SimpleNamespace(setsockopt=lambda *_: None, settimeout=self.assertTrue)
+                ),
                 event_queue=SimpleNamespace(put=events.append),
             ),
             dimse=SimpleNamespace(message=None, receive_primitive=lambda primitive: primitive.no_such_thing),

@@ -20,6 +20,9 @@ from fr_twisted.pacs.dicom_out.scu import Answer, Commitment, Fate, Sent
 from fr_twisted.pacs.report_files import ReportFolder, Written, sync_folder, write_durably
 from fr_twisted.setting_dicom import Archive
 
+MOST_REFUSALS = 8
+"""Attempts after which an archive that takes objects, and does not commit to them, is not tried again by itself."""
+
 HEADERS = "headers"
 OUT = "out"
 
@@ -91,7 +94,8 @@ class Job(BaseModel):
             delivery.reason = "it does no storage commitment"
         elif word.failed:
             codes = ", ".join(sorted({f"{code:04X}H" for code in word.failed.values()}))
-            delivery.committed, delivery.fate = False, Fate.LATER
+            delivery.committed = False
+            delivery.fate = Fate.LATER if delivery.attempts < MOST_REFUSALS else Fate.REFUSED
             delivery.kept -= set(word.failed)
             delivery.reason = f"it does not commit to {len(word.failed)} of its objects ({codes})"
         elif word.failed is not None:

@@ -137,12 +137,12 @@ class Sender:
         self.archive, self._calling = archive, calling
         self._lock = threading.Lock()
         self._ae: Any = None
-        self._heard = _Heard()
+        self._heard = _Heard(None)
         self._over = False
 
     def send(self, objects: Mapping[str, bytes], transaction: str | None = None) -> Sent:
         """Send Part 10 files, named by SOP instance UID, in order; with ``transaction``, ask for commitment too."""
-        heard = self._heard = _Heard()
+        heard = self._heard = _Heard(transaction)
         association = self._associate(objects, transaction is not None, heard)
         if isinstance(association, str):
             return Sent({}, association)
@@ -228,27 +228,34 @@ def _why_not(association: Any) -> str:
 
 
 class _Heard:
-    """Takes the report of a commitment on our own association."""
+    """Takes the report of one commitment, on our own association or from elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, transaction: str | None) -> None:
+        self._transaction = transaction
         self._came = threading.Event()
+        self._mutex = threading.Lock()
         self._report: Commitment | None = None
+        self._over = False
 
     def report(self, event: Any) -> tuple[int, None]:
-        """Take it."""
-        self.take(read_report(event.event_information))
-        return 0x0000, None
+        """Take it; one on another request, or too late, is refused, so that the archive tells it at our port."""
+        return (0x0000 if self.take(read_report(event.event_information)) else 0x0110), None
 
-    def take(self, word: Commitment) -> None:
-        """Take it from wherever."""
-        self._report = word
+    def take(self, word: Commitment) -> bool:
+        """Take it, if it is the awaited one and still awaited."""
+        with self._mutex:
+            if self._over or word.transaction != self._transaction:
+                return False
+            self._report = word
         self._came.set()
+        return True
 
-    def wait(self, transaction: str) -> Commitment | None:
-        """Return the report of this transaction, if it comes in time."""
+    def wait(self) -> Commitment | None:
+        """Return the report, if it comes in time."""
         self._came.wait(COMMIT_SECONDS)
-        found = self._report
-        return found if found is not None and found.transaction == transaction else None
+        with self._mutex:
+            self._over = True
+            return self._report
 
 
 def read_report(information: Dataset) -> Commitment:
@@ -274,7 +281,7 @@ def _commit(association: Any, objects: Mapping[str, bytes], transaction: str, he
         return Commitment(transaction, False)
     if int(status.get("Status", 0xFFFF)) != 0x0000:
         return Commitment(transaction, False)
-    return heard.wait(transaction) or Commitment(transaction, True)
+    return heard.wait() or Commitment(transaction, True)
 
 
 def _reference(data: bytes) -> Dataset:

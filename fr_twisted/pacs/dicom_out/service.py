@@ -24,7 +24,7 @@ from fr_twisted.pacs.dicom_out.jobs import (
     Jobs,
     StateInUseError,
 )
-from fr_twisted.pacs.dicom_out.lane import MAX_DELAY, ISender, Lane
+from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY, ISender, Lane
 from fr_twisted.pacs.dicom_out.promises import Promises
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent
 from fr_twisted.pacs.outbox import Run
@@ -75,6 +75,8 @@ class DicomOutService(Service):
         self._later: set[IDelayedCall] = set()
         self._pruned = 0.0
         self._promises = Promises()
+        self._noting = DeferredLock()
+        """Held while a job is read and changed that may be in no queue: two would change two copies of it."""
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
 
@@ -222,7 +224,7 @@ class DicomOutService(Service):
         for one in await self._run(lambda: list(asked.waiting(state))):
             if not self.running:
                 return
-            await self._send_anew(one)
+            await self._noting.run(self._send_anew, one)
             await self._run(asked.answered, state, one)
 
     async def _send_anew(self, one: Asked) -> None:
@@ -332,6 +334,9 @@ class DicomOutService(Service):
         Return whether there is such a request: False is no matter of ours. Once it returns, the word is on the disk,
         or belongs to a request whose sending is not noted either: killed then, we ask anew.
         """
+        return await self._noting.run(self._reported, title, word)
+
+    async def _reported(self, title: str, word: Commitment) -> bool:
         promise = self._promises.find(word.transaction, title)
         if promise is None or not self.running:
             return False
@@ -340,21 +345,31 @@ class DicomOutService(Service):
             lane.sender.report_came(word)
             return True
         job = self._open.get(promise.report_id) or await self._run(self._jobs.find, promise.report_id)
-        if job is None:
+        if job is None or job.delivery(promise.archive).transaction != word.transaction:
+            self._promises.close(word.transaction)  # it was sent anew since
             return False
         job.committed(promise.archive, word)
         words.say_committed(self._log, job, promise.archive)
         await self._settle(job)
         self._promises.close(word.transaction)
-        if job.waiting([promise.archive]):
+        if job.waiting([promise.archive]) and self.running:
             self._send_again(job, lane)
         return True
 
     def _send_again(self, job: Job, lane: Lane) -> None:
-        if job.report_id in self._open:
+        """After a pause that grows with each attempt; a restart takes it up too."""
+        self._open[job.report_id] = job
+        attempts = job.delivery(lane.archive).attempts
+        delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(max(0, attempts - 1), 16)) * (
+            0.5 + 0.5 * self.jitter()
+        )
+
+        def go() -> None:
+            self._later.discard(call)
             lane.put(job)
-        else:
-            self.spawn(self._take(job))
+
+        call = self.clock.callLater(delay, go)
+        self._later.add(call)
 
     async def _settle(self, job: Job) -> None:
         """Note a job; when no archive waits for it any more, remove its objects."""

@@ -46,6 +46,9 @@ def say_committed(log: Logger, job: Job, archive: Archive) -> None:
     if delivery.committed:
         text = "{destination} commits to keeping the results of {scan_id}"
         log.info(text, event="dicom.committed", **fields)
+    elif delivery.fate is Fate.REFUSED:
+        text = "{destination} does not commit to the results of {scan_id}, however often: {reason}"
+        log.error(text, reason=delivery.reason, event="dicom.refused", **fields)
     else:
         text = "{destination} was given the results of {scan_id}: {reason}; they are sent again"
         log.warn(text, reason=delivery.reason, event="dicom.not-committed", **fields)
