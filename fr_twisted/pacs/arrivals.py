@@ -12,6 +12,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 Association = int
 
+ASKED = "a person said so"
+"""Why a series that somebody called complete is."""
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -89,7 +92,7 @@ class Arrivals:
 
     def ask(self, series: str) -> None:
         """A person says that it is complete."""
-        self._close(series, "a person said so")
+        self._close(series, ASKED)
 
     def stop(self) -> None:
         """Wait for nothing more."""

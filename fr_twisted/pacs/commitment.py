@@ -30,6 +30,9 @@ MAX_DELAY = 600.0
 GIVE_UP = 7 * 86400.0
 """Seconds after a request for which its answer is tried to be delivered."""
 
+SILENT = 1.0
+"""Seconds that a failed attempt took, from which on the peer is taken to be away."""
+
 LOOK = 30.0
 """Seconds between two looks at what is not decided."""
 
@@ -171,13 +174,23 @@ class CommitmentBook:
             self._timer = self._clock.callLater(max(0.1, min(LOOK, due)), self.look)
 
     async def _look(self) -> None:
+        silent: dict[str, float] = {}
         for request in await self._run(self._ledger.requests):
             result = request.result
             if result is None:
                 result = await self._run(self._decide, request)
             due = self._not_before.get(request.id, 0.0) <= self._clock.seconds()
-            if result is not None and due and self._running:
-                await self._answer(request, result)
+            if result is None or not due or not self._running:
+                continue
+            if request.peer in silent:
+                # One that is switched off costs its time once a round, whatever it asked for: others wait.
+                self._not_before[request.id] = silent[request.peer]
+                continue
+            began = self._clock.seconds()
+            await self._answer(request, result)
+            again = self._not_before.get(request.id)
+            if again is not None and self._clock.seconds() - began >= SILENT:
+                silent[request.peer] = again
 
     def _decide(self, request: Request) -> Mapping[str, int] | None:
         """Return what failed and why, and note it; None: it is not all decided. Blocks."""

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from fr_twisted.model import ScanMeta
-from fr_twisted.pacs.arrivals import Arrival, Arrivals
+from fr_twisted.pacs.arrivals import ASKED, Arrival, Arrivals
 from fr_twisted.pacs.files import Skipped
 from fr_twisted.pacs.instances import Instance, InstanceSpool
 from fr_twisted.pacs.interfaces import Candidate
@@ -200,6 +200,10 @@ class ReceivedSource:
         waiting = latest is not None and latest.sops == whole and latest.state is State.COMPLETE
         if not instances or (waiting and not unsent):
             return None
+        if latest is not None and latest.state is State.KEPT and whole < latest.sops and why != ASKED:
+            # A sender began it once more and broke off. Were it whole it would be sent: the HUB may miss its bytes.
+            self.spool.remove(series, whole)
+            return _Outcome(State.KEPT, latest.number, "it is part of what the HUB has", None, ())
         drops, skipped = classify([instance.stamp for instance in instances], self._patient_id)
         number = self._number(series, instances, drops, latest, whole, why)
         if not drops:

@@ -70,6 +70,29 @@ class CommitmentTests(SourceCase):
         """Return the UIDs of the usual series."""
         return [f"1.2.3.{number}" for number in range(1, count + 1)]
 
+    def test_silentPeer(self) -> None:
+        """A peer that is switched off is tried once a round, and does not hold up another."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.send()
+        deliver, tried = self.book._deliver, list[str]()
+
+        def away(association: Any, peer: str, kind: int, information: Any) -> str | None:
+            tried.append(peer)
+            if peer == "MR1":
+                self.clock.rightNow += 10
+                return "it cannot be reached"
+            return deliver(association, peer, kind, information)
+
+        self.book._deliver = away
+        self.book._call = lambda _function: None
+        for number in range(3):
+            self.ask("1.2.3.1", uid=f"1.9.{number}")
+        self.book.requested(None, "MR2", request("1.2.3.1", uid="1.9.9"))
+        self.book.look()
+        self.assertEqual(tried, ["MR1", "MR2"])
+        self.assertEqual([peer for peer, *_ in self.delivered], ["MR2"])
+
     def test_onlyWhatTheHubHas(self) -> None:
         """The answer waits until the HUB has acknowledged, and is success then."""
         self.receive(range(1, 9))

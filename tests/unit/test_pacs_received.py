@@ -438,6 +438,21 @@ class ReceivedSourceTests(SourceCase):
         second, _ = self.send()
         self.assertEqual(second.id, first.id)
 
+    def test_begunAgainAndBrokenOff(self) -> None:
+        """A part of what the HUB has, sent again alone, is no news; a person may want it sent all the same."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.send()
+        self.time += 101
+        self.clock.pump([60, 1])
+        self.receive(range(1, 4), association=2, released=False)
+        self.clock.advance(60)
+        self.nothing()
+        self.assertEqual(self.spool.series(), [])
+        latest = self.ledger.latest("1.2.3")
+        assert latest is not None
+        self.assertEqual((latest.number, latest.state), (1, State.KEPT))
+
     def test_disconnected(self) -> None:
         """A connection that is gone counts as broken off, unless it is told within a moment that it was released."""
         self.receive(range(1, 9), released=None)
