@@ -72,6 +72,7 @@ def again(options: argparse.Namespace, seed: int, rounds: int) -> str:
     given = [
         f"--{name} {value}" for name in ("scans", "faults", "kinds") if (value := getattr(options, name))
     ]
+    given += ["--go-on"] if options.go_on else []
     words = ["make faults", f"ROUNDS={rounds}", f"SEED={seed}", *(["FULL=1"] if options.full else [])]
     return " ".join(words) + (f' ARGS="{" ".join(given)}"' if given else "")
 

@@ -59,6 +59,8 @@ class Round:
 
     def __init__(self, world: World, plan: Plan, known: set[str], make: MakeScan = small_scan) -> None:
         self.world, self.plan, self.known = world, plan, known
+        self.acknowledged: dict[str, str] = {}
+        """SHA-256 of the scans whose ACK was seen, by id; once it was looked."""
         self.timeline = Timeline()
         self.load = Load(world, plan, make)
         self.result = Result(plan)
@@ -168,6 +170,7 @@ class Round:
         snapshot.waiting = [str(path) for path in self.load.in_folders()] + self._refused()
         sightings = self.world.network.sightings[self._sightings_from :]
         acknowledged = {**verify.acknowledged_on(sightings), **self._acknowledged_by_logs()}
+        self.acknowledged = acknowledged
         problems = verify.check(snapshot, sent.scans, acknowledged, indexes)
         apart = frozenset(scan for scan in sent.scans if scan.startswith("raw-"))
         problems += verify.check_resumes(sightings, apart)

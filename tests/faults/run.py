@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.faults.inject_base import direct_client
 from tests.faults.load import small_scan
 from tests.faults.plan import Plan
 from tests.faults.rounds import Result, Round, stray_processes
+from tests.faults.scans import Expected
 from tests.faults.verify import LEFT, OTHER, Problem
 from tests.faults.world import Options, World, can_mount
 
@@ -40,6 +41,11 @@ class Run:
     results: list[Result] = field(default_factory=list)
     world_problems: list[Problem] = field(default_factory=list)
     worlds: int = 0
+    _sent: dict[str, Expected] = field(default_factory=dict)
+    """All scans of the present world,"""
+    _acknowledged: dict[str, str] = field(default_factory=dict)
+    """and the SHA-256 of those whose ACK was seen."""
+    _indexes: Mapping[str, set[str]] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
 
     def go(self) -> bool:
@@ -57,6 +63,7 @@ class Run:
 
     def _one_world(self, plans: list[Plan]) -> bool:
         self.worlds += 1
+        self._sent, self._acknowledged = {}, {}
         small = any(fault.kind == "store-full" for plan in plans for fault in plan.faults)
         small_disk = small and can_mount(self.folder)
         options = Options(plans[0].layout, self.full, small_disk)
@@ -78,13 +85,15 @@ class Run:
         make = FullScans(world.folder) if self.full else small_scan
         with direct_client(world.direct_uri) as client:
             db = client.get_default_database()
-            indexes = reader.indexes(db)
+            self._indexes = reader.indexes(db)
             for plan in plans:
                 if self._late():
                     break
                 one = Round(world, plan, known, make)
-                result = one.run(db, indexes)
+                result = one.run(db, self._indexes)
                 self.results.append(result)
+                self._sent |= one.load.sent.scans
+                self._acknowledged |= one.acknowledged
                 if result.problems:
                     one.keep(self.folder / f"round-{plan.seed}")
                 self.on_round(result)
@@ -117,8 +126,12 @@ class Run:
             return [Problem(OTHER, "the cleaner", done.stderr[-500:])]
         with direct_client(world.direct_uri) as client:
             db = client.get_default_database()
-            snapshot = reader.take(db, set(), set(), {})
+            nodes = {node: world.reports(node) for node in world.layout.names("pacs")}
+            snapshot = reader.take(db, set(self._sent), set(), nodes)
             problems = verify.check_cleaned(snapshot)
+            if not any(result.problems for result in self.results[-1:]):
+                # What was done in later rounds, and what was cleaned, must not have touched the scans of earlier ones.
+                problems += verify.check(snapshot, self._sent, self._acknowledged, self._indexes)
             if world.given_uri is not None:
                 client.drop_database(db.name)
         return problems
