@@ -60,6 +60,8 @@ def judge(ledger: Ledger, spool: InstanceSpool, kind: str, sop: str) -> int | No
         return Reason.NO_SUCH_INSTANCE
     if kind not in kinds:
         return Reason.CLASS_CONFLICT
+    if any(member.sent and member.state is State.COMPLETE for member in known):
+        return None
     if here is None:
         return Reason.PROCESSING_FAILURE
     last = known[0] if known else None

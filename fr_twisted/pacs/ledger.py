@@ -174,6 +174,15 @@ class Ledger:
         )
         return self._revision(found[0]) if found else None
 
+    def awaited(self, series: str) -> Revision | None:
+        """Return the last revision that is on its way to the HUB: not always the last of all."""
+        found = self._all(
+            "SELECT series, revision, state, scan_id, reason, at, settled_at FROM revisions"
+            " WHERE series = ? AND state = ? ORDER BY revision DESC LIMIT 1",
+            *(series, State.COMPLETE),
+        )
+        return self._revision(found[0]) if found else None
+
     def everything(self) -> list[Revision]:
         """Return the last revision of every series, the newest last."""
         found = self._all(

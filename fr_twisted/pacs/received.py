@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -27,6 +28,7 @@ from fr_twisted.pacs.trouble import log_trouble
 LOOK = 1.0
 """Seconds between two looks at what people ask for."""
 
+_BEFORE = "it was complete before the restart"
 _MOMENT = 1.0
 
 TIDY = 60.0
@@ -149,17 +151,25 @@ class ReceivedSource:
         for series in self.spool.series():
             latest = await self._run(self.ledger.latest, series)
             whole = frozenset(instance.sop for instance in self.spool.instances(series))
+            if latest is not None and latest.sops == whole and latest.state is State.COMPLETE:
+                self._send(series, _BEFORE, True)
+                continue
             if latest is None or latest.sops != whole:
                 self._arrivals.found(series)
-            elif latest.state is State.COMPLETE:
-                self._send(series, "it was complete before the restart", True)
+            # What came after it may be no part of a scan: that must not keep it from being sent.
+            awaited = await self._run(self.ledger.awaited, series)
+            if awaited is not None:
+                self._put(series, partial(self._revive, awaited), _BEFORE)
 
     def _complete(self, series: str, why: str) -> None:
         self._send(series, why, False)
 
     def _send(self, series: str, why: str, unsent: bool) -> None:
         """Send what is there of a series, if it is news; ``unsent``: also if it is the last revision again."""
-        sending = self._turn.run(lambda: Deferred.fromCoroutine(self._judge(series, why, unsent)))
+        self._put(series, lambda: self._revise(series, why, unsent), why)
+
+    def _put(self, series: str, make: Callable[[], _Outcome | None], why: str) -> None:
+        sending = self._turn.run(lambda: Deferred.fromCoroutine(self._judge(series, make)))
 
         def failed(failure: Failure) -> None:
             self._trouble(failure, "a received series could not be looked at, and will be again")
@@ -167,10 +177,10 @@ class ReceivedSource:
 
         sending.addErrback(failed)
 
-    async def _judge(self, series: str, why: str, unsent: bool) -> None:
+    async def _judge(self, series: str, make: Callable[[], _Outcome | None]) -> None:
         if not self._running:
             return
-        outcome = await self._run(self._revise, series, why, unsent)
+        outcome = await self._run(make)
         if outcome is None or not self._running:
             return
         self._skips.say(outcome.skipped)
@@ -206,6 +216,17 @@ class ReceivedSource:
             return _Outcome(State.KEPT, latest.number, "it is part of what the HUB has", None, ())
         drops, skipped = classify([instance.stamp for instance in instances], self._patient_id)
         number = self._number(series, instances, drops, latest, whole, why)
+        return self._outcome(series, number, drops, skipped, why)
+
+    def _revive(self, revision: Revision) -> _Outcome:
+        """Judge once more a revision that was on its way when we were killed. Blocks."""
+        stamps = [i.stamp for i in self.spool.instances(revision.series) if i.sop in revision.sops]
+        drops, skipped = classify(stamps, self._patient_id)
+        return self._outcome(revision.series, revision.number, drops, skipped, _BEFORE)
+
+    def _outcome(
+        self, series: str, number: int, drops: Sequence[Drop], skipped: Sequence[Skipped], why: str
+    ) -> _Outcome:
         if not drops:
             reason = skipped[0].reason if skipped else "there is nothing in it to send"
             return self._done(series, number, State.UNUSABLE, reason, skipped)
@@ -293,7 +314,7 @@ class ReceivedSource:
         """Remove what is done with, the oldest first: after its time, or at once where room is scarce. Blocks."""
         now = self.now()
         for revision in self.ledger.everything():
-            if revision.state is State.COMPLETE or revision.settled_at is None:
+            if revision.settled_at is None or self.ledger.awaited(revision.series) is not None:
                 continue
             if now - revision.settled_at >= self._keep or self.spool.over(CROWDED):
                 self.spool.remove(revision.series, revision.sops)

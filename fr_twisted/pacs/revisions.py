@@ -40,7 +40,8 @@ class ReceivedCandidate:
         """Write the tar, with the relation to the scan of the revision before; not if a later revision is complete."""
         ledger = self._source.ledger
         latest = ledger.latest(self.series)
-        if latest is not None and latest.number > self.number:
+        together = latest is not None and latest.state not in (State.UNUSABLE, State.IGNORED)
+        if latest is not None and latest.number > self.number and together:
             raise NotUsableError(
                 "more instances of its series came before it was sent; they are sent together"
             )

@@ -417,6 +417,17 @@ class CallBackTests(CommitmentCase):
         self.clock.advance(10 * MAX_DELAY)
         self.assertEqual(self.archive.times[lost], MOST_REFUSALS)
 
+    def test_attemptsBefore(self) -> None:
+        """Attempts at an archive that was down do not count against it."""
+        self.archive.down = True
+        written = self.report()
+        for _ in range(MOST_REFUSALS):
+            self.clock.advance(MAX_DELAY)
+        self.archive.down = False
+        self.clock.advance(MAX_DELAY)
+        self.assertTrue(self.reported(failed={next(iter(self.archive.kept)): 0x0213}))
+        self.assertEqual(self.delivery(written)["fate"], "later")
+
     def test_oldTransaction(self) -> None:
         """A report on a request that was overtaken by a later one changes nothing."""
         written = self.report()
@@ -553,6 +564,21 @@ class AskedTests(ServiceCase):
         self.service = self.started()
         self.clock.advance(LOOK_SECONDS)
         self.assertEqual(self.job(written)["deliveries"][str(ONE)]["fate"], "delivered")
+
+
+class NoStudyTests(ServiceCase):
+    """A series that names no study."""
+
+    def test_nothingIsMade(self) -> None:
+        """Of such a series no objects are made that would be filed nowhere, and it is said why."""
+        slices = sagittal_slices(head())[:8]
+        for dataset in slices:
+            dataset.StudyInstanceUID = ""
+        self.service.remember(write_payload(self.root / "p.tar", slices, "scan-1"))
+        self.report()
+        [said] = self.said("dicom.nothing")
+        self.assertIn("names no study", said["reason"])
+        self.assertEqual(self.fakes[ONE].kept, {})
 
 
 class StatusTests(SynchronousTestCase):

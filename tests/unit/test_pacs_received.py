@@ -438,6 +438,31 @@ class ReceivedSourceTests(SourceCase):
         second, _ = self.send()
         self.assertEqual(second.id, first.id)
 
+    def late_stranger(self) -> None:
+        """Have a series wait for the HUB, and an instance of another patient come late in it."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.receive(range(9, 10), association=2, PatientID="OTHER")
+        self.clock.advance(5)
+        latest = self.ledger.latest("1.2.3")
+        assert latest is not None
+        self.assertEqual((latest.number, latest.state), (2, State.UNUSABLE))
+
+    def test_lateStranger(self) -> None:
+        """An instance that makes the whole of a series unusable does not keep what waits from being sent."""
+        self.late_stranger()
+        self.time += 1000
+        self.clock.pump([60, 1])
+        self.assertEqual(self.spool.series(), ["1.2.3"])
+        self.assertEqual(len(self.send()[1]), 8)
+
+    def test_lateStrangerAndKilled(self) -> None:
+        """Nor if Fr-PACS is killed before it was sent."""
+        self.late_stranger()
+        self.restart()
+        self.assertEqual(len(self.send()[1]), 8)
+        self.nothing()
+
     def test_begunAgainAndBrokenOff(self) -> None:
         """A part of what the HUB has, sent again alone, is no news; a person may want it sent all the same."""
         self.receive(range(1, 9))

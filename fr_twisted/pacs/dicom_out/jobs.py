@@ -21,7 +21,7 @@ from fr_twisted.pacs.report_files import ReportFolder, Written, sync_folder, wri
 from fr_twisted.setting_dicom import Archive
 
 MOST_REFUSALS = 8
-"""Attempts after which an archive that takes objects, and does not commit to them, is not tried again by itself."""
+"""Times that an archive takes objects and does not commit to them; then it is not tried again by itself."""
 
 HEADERS = "headers"
 OUT = "out"
@@ -38,6 +38,7 @@ class Delivery(BaseModel):
     committed: bool | None = Field(
         default=None, description="the archive's word that it keeps them; None: none"
     )
+    uncommitted: int = Field(default=0, description="how often it took them and did not commit to them")
     transaction: str | None = Field(default=None, description="of the commitment that was asked for last")
     asked: bool = Field(default=False, description="whether the archive took that request")
 
@@ -95,7 +96,8 @@ class Job(BaseModel):
         elif word.failed:
             codes = ", ".join(sorted({f"{code:04X}H" for code in word.failed.values()}))
             delivery.committed = False
-            delivery.fate = Fate.LATER if delivery.attempts < MOST_REFUSALS else Fate.REFUSED
+            delivery.uncommitted += 1
+            delivery.fate = Fate.LATER if delivery.uncommitted < MOST_REFUSALS else Fate.REFUSED
             delivery.kept -= set(word.failed)
             delivery.reason = f"it does not commit to {len(word.failed)} of its objects ({codes})"
         elif word.failed is not None:
@@ -119,6 +121,10 @@ def warnings_of(sent: Sent) -> list[Answer]:
 
 class DamagedObjectError(Exception):
     """An object that waits is not what was written."""
+
+
+class NothingToMakeError(Exception):
+    """Of a report no objects can be made; one line that says why."""
 
 
 class StateInUseError(Exception):
@@ -221,6 +227,7 @@ class Jobs:
         Raises:
             OSError: they cannot be written, or the report cannot be read.
             UnreadableReportError, ValueError: the report or the headers are damaged.
+            NothingToMakeError: they would be filed nowhere.
         """
         if not job.made or not self._files(job):
             # highdicom takes a second to import
@@ -231,6 +238,8 @@ class Jobs:
             source = self.headers.find(job.scan_id)
             if written is None or source is None:
                 raise ValueError("its report or its headers are gone")
+            if not str(source.first.get("StudyInstanceUID") or "").strip():
+                raise NothingToMakeError("its series names no study that they could be filed in")
             report = read(self._reports.root / written.folder, written)
             self._write_objects(job, {k.value: data for k, data in objects.make(report, source).items()})
         return len(self._files(job))

@@ -22,6 +22,7 @@ from fr_twisted.pacs.dicom_out.jobs import (
     Delivery,
     Job,
     Jobs,
+    NothingToMakeError,
     StateInUseError,
 )
 from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY, ISender, Lane
@@ -75,6 +76,7 @@ class DicomOutService(Service):
         self._later: set[IDelayedCall] = set()
         self._pruned = 0.0
         self._promises = Promises()
+        self._writing = DeferredLock()
         self._noting = DeferredLock()
         """Held while a job is read and changed that may be in no queue: two would change two copies of it."""
         self._looking = LoopingCall(self._look)
@@ -182,6 +184,8 @@ class DicomOutService(Service):
             return
         except CancelledError:
             return
+        except NothingToMakeError as error:
+            count, reason = 0, str(error)
         except Exception as error:
             count, reason = 0, type(error).__name__
         else:
@@ -382,7 +386,7 @@ class DicomOutService(Service):
     async def _note(self, job: Job) -> None:
         # Text is made of it here: another queue may change it while a thread writes.
         text = job.model_dump_json(indent=2)
-        await self._making.run(self._run, self._jobs.write, job.report_id, text)
+        await self._writing.run(self._run, self._jobs.write, job.report_id, text)
 
     def say_later(self, job: Job, archive: Archive, delay: float) -> None:
         """Say that an archive is tried again."""
