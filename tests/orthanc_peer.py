@@ -26,7 +26,9 @@ def orthanc(folder: Path, ports: OrthancPorts, route: bool = False) -> Iterator[
     """Run Orthanc; it is gone afterwards."""
     client = OrthancClient(ports.http)
     log = folder / "orthanc.log"
-    process = subprocess.Popen([str(ORTHANC), str(configure(folder, ports, "FR", route)), f"--logfile={log}"])
+    process = subprocess.Popen(
+        [str(ORTHANC), str(configure(folder, ports, "FR", route, ["MR1"])), f"--logfile={log}"]
+    )
     try:
 
         def answers() -> bool:

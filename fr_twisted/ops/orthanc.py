@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
@@ -67,7 +68,9 @@ class OrthancPorts:
     fr: int
 
 
-def configure(folder: Path, ports: OrthancPorts, title: str, route: bool) -> Path:
+def configure(
+    folder: Path, ports: OrthancPorts, title: str, route: bool, senders: Sequence[str] = ()
+) -> Path:
     """Write Orthanc's configuration and return its path.
 
     Args:
@@ -75,6 +78,7 @@ def configure(folder: Path, ports: OrthancPorts, title: str, route: bool) -> Pat
         ports: where it listens, and where Fr does.
         title: the AE title of Fr-PACS, which it knows as the modality ``fr``.
         route: whether it is to pass on every MR image that it gets.
+        senders: AE titles of others that may send to it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "route.lua"
@@ -92,7 +96,10 @@ def configure(folder: Path, ports: OrthancPorts, title: str, route: bool) -> Pat
         "AuthenticationEnabled": False,
         "Plugins": [],
         "LuaScripts": [str(script)] if route else [],
-        "DicomModalities": {"fr": [title, HOST, ports.fr]},
+        # Its DICOM port cannot be bound to this machine alone: whoever it does not know is turned away.
+        "DicomAlwaysAllowStore": False,
+        "DicomAlwaysAllowEcho": False,
+        "DicomModalities": {"fr": [title, HOST, ports.fr], **{name: [name, HOST, 104] for name in senders}},
         "StableAge": 1,
     }
     path = folder / "orthanc.json"
@@ -192,7 +199,7 @@ class OrthancProcess:
         )
         deadline = self._reactor.seconds() + READY_WITHIN
         while self._how is None and self._reactor.seconds() < deadline:
-            with suppress(OSError):
+            with suppress(OSError, ValueError, HTTPException):
                 await self._in_thread(self._client.get, "/system")
                 self._is_up = True
                 return

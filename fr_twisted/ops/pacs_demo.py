@@ -106,8 +106,8 @@ class PacsDemo(House):
             )
 
     def heard(self, name: str, line: Mapping[str, Any]) -> None:
-        """Note what Orthanc got."""
-        if name == "pacs" and line.get("event") == "dicom.delivered":
+        """Note what Orthanc got, or will not get: that is told, and is no reason to wait."""
+        if name == "pacs" and line.get("event") in ("dicom.delivered", "dicom.refused", "dicom.nothing"):
             self.delivered.add(str(line.get("scan_id")))
         super().heard(name, line)
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -564,6 +565,23 @@ class AskedTests(ServiceCase):
         self.service = self.started()
         self.clock.advance(LOOK_SECONDS)
         self.assertEqual(self.job(written)["deliveries"][str(ONE)]["fate"], "delivered")
+
+
+class GoneTests(ServiceCase):
+    """Reports that somebody removed while an archive was down."""
+
+    def test_reportIsGone(self) -> None:
+        """Without objects and report there is nothing to send any more: that is told once, and not tried for ever."""
+        self.fakes[ONE].down = True
+        self.remember()
+        written = self.report()
+        shutil.rmtree(self.reports.root / written.folder)
+        shutil.rmtree(self.root / "state" / "out" / written.report_id)
+        self.fakes[ONE].down = False
+        self.clock.pump([FIRST_DELAY, 4 * FIRST_DELAY, MAX_DELAY])
+        self.assertEqual(len(self.said("dicom.nothing")), 1)
+        self.assertEqual(self.job(written)["deliveries"][str(ONE)]["fate"], "refused")
+        self.assertTrue(self.job(written)["done"])
 
 
 class NoStudyTests(ServiceCase):

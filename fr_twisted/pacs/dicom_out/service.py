@@ -323,6 +323,13 @@ class DicomOutService(Service):
         except DamagedObjectError:
             job.made = False
             wanted, sent = 1, Sent({}, "its objects were damaged, and are made anew")
+        except (ValueError, NothingToMakeError) as error:
+            # Its report is gone from the folder, or damaged: no further attempt makes objects of it.
+            if transaction is not None:
+                self._promises.asked(transaction, None)
+            self._give_up(job, type(error).__name__)
+            await self._settle(job)
+            return job.delivery(lane.archive)
         if transaction is not None:
             sent = replace(sent, commitment=self._promises.asked(transaction, sent.commitment))
         if not self.running and sent.trouble is not None:
