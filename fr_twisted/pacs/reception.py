@@ -150,5 +150,6 @@ def _port_settings(settings: PacsSettings) -> scp.ScpSettings:
         title=settings.dicom_aet,
         allowed=settings.dicom_allow,
         max_pdu=settings.dicom_max_pdu,
+        jpeg=settings.dicom_jpeg,
         max_associations=settings.dicom_max_associations,
     )

@@ -21,6 +21,8 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     MRImageStorage,
@@ -46,11 +48,13 @@ SYNTAXES = (
     JPEGLSLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    JPEGExtended12Bit,
     JPEGLSNearLossless,
     JPEG2000,
 )
-"""The transfer syntaxes that the analysis decodes (`fr_twisted.brain.analysis.read_dicom_pixels`)."""
+"""The transfer syntaxes that every BRAIN decodes (`fr_twisted.brain.analysis.read_dicom_pixels`)."""
+
+JPEG_SYNTAXES = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
+"""Those that a BRAIN decodes only with ``fr-twisted[jpeg]``."""
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -99,6 +103,8 @@ class ScpSettings:
     allowed: Sequence[str] = ()
     max_pdu: int = 256 * 1024
     max_associations: int = 16
+    jpeg: bool = False
+    """Whether `JPEG_SYNTAXES` are taken."""
 
 
 class StorageScp:
@@ -127,8 +133,9 @@ class StorageScp:
         self._ae.add_supported_context(Verification)
         # We answer requests as SCP, and hear the reports of archives that call back as SCU.
         self._ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        syntaxes = [*SYNTAXES, *(JPEG_SYNTAXES if settings.jpeg else ())]
         for kind in STORED:
-            self._ae.add_supported_context(kind, list(SYNTAXES))
+            self._ae.add_supported_context(kind, syntaxes)
 
     def start(self) -> int:
         """Listen; return the port.
