@@ -33,6 +33,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 from twisted.logger import Logger
 
 from fr_twisted.pacs.arrivals import Arrival
+from fr_twisted.pacs.commitment_data import COMMITMENT_INSTANCE
 from fr_twisted.pacs.incoming import NOT_UNDERSTOOD, NotTakenError, examine, part10_head
 from fr_twisted.pacs.instances import UID, FullError, InstanceSpool
 from fr_twisted.pacs.scp_guard import guard
@@ -272,10 +273,6 @@ class StorageScp:
             _log.failure("a report of commitment was not understood", event="dicom.defect")
             return _answer(0x0110, "it could not be kept"), None
         return _answer(SUCCESS, ""), None
-
-
-COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
-"""Storage Commitment Push Model SOP Instance (PS3.4 J.3.5)."""
 
 
 def _answer(status: int, comment: str) -> Dataset:

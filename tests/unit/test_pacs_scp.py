@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.config import PacsSettings
 from fr_twisted.pacs import scp, scp_guard
+from fr_twisted.pacs.commitment_data import COMMITMENT_INSTANCE
 from fr_twisted.pacs.event_report import address_of
 from fr_twisted.pacs.incoming import NotTakenError, examine, part10_head
 from fr_twisted.pacs.instances import Added, FullError
@@ -175,7 +176,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.store(sop="../../etc")[0], 0xC000)
         self.assertEqual(self.store(sop="1.2.3.4")[0], 0xA900)
 
-    def action(self, information: Any, instance: str = scp.COMMITMENT_INSTANCE, kind: int = 1) -> int:
+    def action(self, information: Any, instance: str = COMMITMENT_INSTANCE, kind: int = 1) -> int:
         """Return the status of an N-ACTION."""
         event: Any = SimpleNamespace(
             request=SimpleNamespace(RequestedSOPInstanceUID=instance),
