@@ -125,6 +125,10 @@ class DicomIn(BaseModel):
     dicom_max_associations: Annotated[
         int, Setting("FR_DICOM_MAX_ASSOCIATIONS", "a whole number, 1 to 256")
     ] = Field(default=16, ge=1, le=256, description="associations that may be open at once")
+    dicom_jpeg: Annotated[YesNo, Setting("FR_DICOM_JPEG", "yes or no")] = Field(
+        default=False,
+        description="whether JPEG Extended and JPEG Lossless are taken: every BRAIN needs fr-twisted[jpeg] then",
+    )
     dicom_spool: Annotated[Path, Setting("FR_SPOOL", FOLDER_TEXT)] = Field(
         default=Path("received"),
         description="folder that received instances are kept in until the HUB has them",

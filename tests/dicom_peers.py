@@ -16,11 +16,12 @@ from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
-STORESCU, ECHOSCU = Path("/usr/bin/storescu"), Path("/usr/bin/echoscu")
+STORESCU, ECHOSCU, DCMCJPEG = (Path("/usr/bin", name) for name in ("storescu", "echoscu", "dcmcjpeg"))
 """By their full names: pynetdicom brings programs of the same names."""
 
 needs_dcmtk = pytest.mark.skipif(
-    not STORESCU.exists() or not ECHOSCU.exists(), reason="dcmtk is not installed: apt-get install dcmtk"
+    not (STORESCU.exists() and ECHOSCU.exists() and DCMCJPEG.exists()),
+    reason="dcmtk is not installed: apt-get install dcmtk",
 )
 
 INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -48,11 +49,20 @@ def echoscu(port: int, title: str = "MR1", called: str = "FR") -> subprocess.Com
     )
 
 
+def jpeg_lossless_of(path: Path, coded: Path) -> None:
+    """Code a file as JPEG Lossless with dcmtk."""
+    subprocess.run([DCMCJPEG, "+e1", path, coded], check=True, timeout=30)
+
+
 class Scu:
     """A modality: sends instances, asks for commitment, hears the reports on ``reports``."""
 
     def __init__(
-        self, port: int, title: str = "MR1", called: str = "FR", syntax: str = ExplicitVRLittleEndian
+        self,
+        port: int,
+        title: str = "MR1",
+        called: str = "FR",
+        syntax: str | list[Any] = ExplicitVRLittleEndian,
     ) -> None:
         self.port, self.title, self.called = port, title, called
         self.reports: list[tuple[int, Dataset]] = []
@@ -84,6 +94,11 @@ class Scu:
         finally:
             if found.is_established:
                 found.release()
+
+    def takes(self, kind: str) -> bool:
+        """Return whether the port accepts what is proposed of a class."""
+        with self.association() as association:
+            return any(context.abstract_syntax == kind for context in association.accepted_contexts)
 
     def send(self, datasets: Sequence[Dataset]) -> list[int]:
         """Send instances on one association; return the statuses."""

@@ -6,17 +6,17 @@ lies in the spool is not enough. While something that was asked for is still on 
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as Items
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from fr_twisted.pacs.commitment_data import make_report, read_request
 from fr_twisted.pacs.instances import UID, InstanceSpool
 from fr_twisted.pacs.ledger import Ledger, Request, State
 from fr_twisted.pacs.outbox import Run
@@ -133,10 +133,9 @@ class CommitmentBook:
 
     def requested(self, association: Any, peer: str, information: Dataset) -> tuple[int, str]:
         """Keep a request before its N-ACTION is answered; return the status and a comment."""
-        uid = str(information.get("TransactionUID", "")).strip("\0 ")
+        uid, items = read_request(information)
         if not UID.match(uid):
             return 0x0120 if not uid else 0x0106, "no valid Transaction UID"
-        items = _items(information.get("ReferencedSOPSequence"))
         if not items:
             return 0x0120, "no valid Referenced SOP Sequence"
         if len(items) > MAX_ITEMS:
@@ -210,7 +209,7 @@ class CommitmentBook:
     async def _answer(self, request: Request, result: Mapping[str, int]) -> None:
         with self._mutex:
             association = self._associations.get(request.id)
-        kind, information = answer(request, result)
+        kind, information = make_report(request.uid, request.items, result)
         problem = await self._run(self._deliver, association, request.peer, kind, information)
         if problem is None or self._now() - request.at > GIVE_UP:
             await self._run(self._ledger.answered, request.id)
@@ -239,39 +238,3 @@ class CommitmentBook:
                 reason=problem,
                 event="commit.not-reported",
             )
-
-
-def _items(sequence: Any) -> list[tuple[str, str]]:
-    """Return SOP Class and Instance UIDs; none if one of them is missing or wrong."""
-    try:
-        pairs = [
-            (str(item.ReferencedSOPClassUID).strip("\0 "), str(item.ReferencedSOPInstanceUID).strip("\0 "))
-            for item in sequence or ()
-        ]
-    except Exception:  # pydicom raises whatever broken data lead it to
-        return []
-    return pairs if all(UID.match(uid) for pair in pairs for uid in pair) else []
-
-
-def answer(request: Request, result: Mapping[str, int]) -> tuple[int, Dataset]:
-    """Return the Event Type ID, 1 or with failures 2, and the Event Information (PS3.4 J.3.3)."""
-    information: Any = Dataset()
-    information.TransactionUID = request.uid
-    good = [pair for pair in request.items if pair[1] not in result]
-    bad = [pair for pair in request.items if pair[1] in result]
-    if good:
-        information.ReferencedSOPSequence = _sequence(good, {})
-    if bad:
-        information.FailedSOPSequence = _sequence(bad, result)
-    return (2 if bad else 1), information
-
-
-def _sequence(pairs: Sequence[tuple[str, str]], reasons: Mapping[str, int]) -> Items:
-    found = []
-    for kind, sop in pairs:
-        item: Any = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = kind, sop
-        if sop in reasons:
-            item.FailureReason = reasons[sop]
-        found.append(item)
-    return Items(found)

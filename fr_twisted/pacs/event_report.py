@@ -7,7 +7,8 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
-from fr_twisted.pacs.scp import COMMITMENT_INSTANCE, SUCCESS
+from fr_twisted.pacs.commitment_data import COMMITMENT_INSTANCE
+from fr_twisted.pacs.scp import SUCCESS
 
 Address = tuple[str, int]
 

@@ -181,6 +181,7 @@ def _port_settings(settings: PacsSettings) -> scp.ScpSettings:
         title=settings.dicom_aet,
         allowed=_allowed(settings),
         max_pdu=settings.dicom_max_pdu,
+        jpeg=settings.dicom_jpeg,
         max_associations=settings.dicom_max_associations,
     )
 

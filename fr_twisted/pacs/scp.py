@@ -21,6 +21,8 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     MRImageStorage,
@@ -31,6 +33,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 from twisted.logger import Logger
 
 from fr_twisted.pacs.arrivals import Arrival
+from fr_twisted.pacs.commitment_data import COMMITMENT_INSTANCE
 from fr_twisted.pacs.incoming import NOT_UNDERSTOOD, NotTakenError, examine, part10_head
 from fr_twisted.pacs.instances import UID, FullError, InstanceSpool
 from fr_twisted.pacs.scp_guard import guard
@@ -46,11 +49,13 @@ SYNTAXES = (
     JPEGLSLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    JPEGExtended12Bit,
     JPEGLSNearLossless,
     JPEG2000,
 )
-"""The transfer syntaxes that the analysis decodes (`fr_twisted.brain.analysis.read_dicom_pixels`)."""
+"""The transfer syntaxes that every BRAIN decodes (`fr_twisted.brain.analysis.read_dicom_pixels`)."""
+
+JPEG_SYNTAXES = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
+"""Those that a BRAIN decodes only with ``fr-twisted[jpeg]``."""
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -103,6 +108,8 @@ class ScpSettings:
     allowed: Sequence[str] = ()
     max_pdu: int = 256 * 1024
     max_associations: int = 16
+    jpeg: bool = False
+    """Whether `JPEG_SYNTAXES` are taken."""
 
 
 class StorageScp:
@@ -131,8 +138,9 @@ class StorageScp:
         self._ae.add_supported_context(Verification)
         # We answer requests as SCP, and hear the reports of archives that call back as SCU.
         self._ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        syntaxes = [*SYNTAXES, *(JPEG_SYNTAXES if settings.jpeg else ())]
         for kind in STORED:
-            self._ae.add_supported_context(kind, list(SYNTAXES))
+            self._ae.add_supported_context(kind, syntaxes)
 
     def start(self) -> int:
         """Listen; return the port.
@@ -275,10 +283,6 @@ class StorageScp:
             _log.failure("a report of commitment was not understood", event="dicom.defect")
             return _answer(0x0110, "it could not be kept"), None
         return _answer(SUCCESS, ""), None
-
-
-COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
-"""Storage Commitment Push Model SOP Instance (PS3.4 J.3.5)."""
 
 
 def _answer(status: int, comment: str) -> Dataset:

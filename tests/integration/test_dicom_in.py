@@ -10,18 +10,44 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, JPEG2000Lossless
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    MRImageStorage,
+)
 from pynetdicom.dsutils import encode
 
+from fr_twisted.brain.analysis import jpeg_plugin
+from fr_twisted.brain.analysis.read import read
+from fr_twisted.model import PayloadFormat
 from fr_twisted.pacs.ledger import Ledger
+from tests.builders import dicom_tar
 from tests.daemons import Daemon
-from tests.dicom_peers import Scu, ask, commitment, echoscu, needs_dcmtk, send_raw, storescu
+from tests.dicom_peers import (
+    Scu,
+    ask,
+    commitment,
+    echoscu,
+    jpeg_lossless_of,
+    needs_dcmtk,
+    send_raw,
+    storescu,
+)
 from tests.integration.test_pacs_unit import LOCAL, Hub, in_thread, until
 from tests.pacs_builders import make_slice, write_series, write_slice
+
+needs_jpeg = pytest.mark.skipif(
+    not jpeg_plugin.is_available(JPEGLosslessSV1),
+    reason="imagecodecs is not installed: pip install fr-twisted[jpeg]",
+)
 
 UIDS = {f"1.2.3.{number}" for number in range(1, 13)}
 
@@ -314,6 +340,36 @@ async def test_compressed_and_enhanced(start: Callable[..., Any]) -> None:
     assert await in_thread(scu.send, slices(1, "1.2.4", **frames)) == [0]
     await until(lambda: len(hub.intake.stored) == 2)
     assert hub.offers[1].meta["facts"]["slices"] == 12
+    assert await in_thread(daemon.end) == -signal.SIGTERM
+    await hub.stop()
+
+
+@needs_dcmtk
+@needs_jpeg
+async def test_jpeg_lossless(start: Callable[..., Any], tmp_path: Path) -> None:
+    """What dcmtk coded as JPEG Lossless is read by the analysis as it was; where it is not taken, senders fall back."""
+    hub = Hub()
+    endpoint = await hub.start()
+    plain, coded = [], []
+    for number, dataset in enumerate(slices(FrameOfReferenceUID="1.2.7")):
+        dataset.PixelData = random.Random(number).randbytes(2 * 64).translate(bytes(range(16)) * 16)
+        path = write_slice(tmp_path / f"{number}.dcm", dataset)
+        await in_thread(jpeg_lossless_of, path, tmp_path / f"{number}.jpg")
+        plain.append(path.read_bytes())
+        coded.append(pydicom.dcmread(tmp_path / f"{number}.jpg"))
+    daemon, port = await start(endpoint, f"--dicom-spool={tmp_path / 'other'}")
+    assert not await in_thread(Scu(port, syntax=JPEGLosslessSV1).takes, MRImageStorage)
+    both = [JPEGLosslessSV1, ExplicitVRLittleEndian]
+    assert await in_thread(Scu(port, syntax=both).send, slices(1, "1.2.9")) == [0]
+    assert await in_thread(daemon.end) == -signal.SIGTERM
+    daemon, port = await start(endpoint, "--dicom-jpeg=yes")
+    assert set(await in_thread(Scu(port, syntax=JPEGLosslessSV1).send, coded)) == {0}
+    await until(lambda: len(hub.intake.stored) == 1)  # the one slice of before was too few for a scan
+    (tmp_path / "sent.tar").write_bytes(dicom_tar(plain))
+    (tmp_path / "came.tar").write_bytes(hub.intake.stored[-1][1])
+    found, wanted = (read(tmp_path / name, PayloadFormat.DICOM_TAR) for name in ("came.tar", "sent.tar"))
+    assert found.data.max() > 255
+    np.testing.assert_array_equal(found.data, wanted.data)
     assert await in_thread(daemon.end) == -signal.SIGTERM
     await hub.stop()
 

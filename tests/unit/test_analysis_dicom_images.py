@@ -10,8 +10,8 @@ from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
+    HTJ2KLossless,
     JPEG2000Lossless,
-    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -120,7 +120,7 @@ class ImageRefusalTests(SeriesTestCase):
 
     def test_compressedOtherwise(self) -> None:
         """Codings that cannot be decoded here are named, and what to send instead."""
-        for syntax, name in ((JPEGLosslessSV1, "JPEG Lossless"), ("1.2.3.4", "an unknown way")):
+        for syntax, name in ((HTJ2KLossless, "High-Throughput JPEG 2000"), ("1.2.3.4", "an unknown way")):
             files = compressed(series(), lambda _: b"\xff\xd8\xff\xc3" + bytes(60), syntax)
             self.assert_files_refused(files, name, "not decoded here", "Explicit VR Little Endian")
 

@@ -9,12 +9,13 @@ from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, JPEGBaseline8Bit, MRImageStorage
 from pynetdicom.dsutils import encode
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.config import PacsSettings
 from fr_twisted.pacs import scp, scp_guard
+from fr_twisted.pacs.commitment_data import COMMITMENT_INSTANCE
 from fr_twisted.pacs.event_report import address_of
 from fr_twisted.pacs.incoming import NotTakenError, examine, part10_head
 from fr_twisted.pacs.instances import Added, FullError
@@ -177,7 +178,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.store(sop="../../etc")[0], 0xC000)
         self.assertEqual(self.store(sop="1.2.3.4")[0], 0xA900)
 
-    def action(self, information: Any, instance: str = scp.COMMITMENT_INSTANCE, kind: int = 1) -> int:
+    def action(self, information: Any, instance: str = COMMITMENT_INSTANCE, kind: int = 1) -> int:
         """Return the status of an N-ACTION."""
         event: Any = SimpleNamespace(
             request=SimpleNamespace(RequestedSOPInstanceUID=instance),
@@ -215,7 +216,7 @@ class StatusTests(SynchronousTestCase):
 
     def test_whatIsOffered(self) -> None:
         """The two MR classes with the transfer syntaxes that the analysis decodes, commitment and verification."""
-        from fr_twisted.brain.analysis.read_dicom_pixels import _decodable
+        from fr_twisted.brain.analysis.read_dicom_pixels import decoder_of
 
         offered = {str(c.abstract_syntax): c.transfer_syntax for c in self.scp._ae.supported_contexts}
         self.assertEqual(
@@ -223,7 +224,18 @@ class StatusTests(SynchronousTestCase):
             {MRImageStorage, EnhancedMRImageStorage, "1.2.840.10008.1.20.1", "1.2.840.10008.1.1"},
         )
         for syntax in offered[MRImageStorage]:
-            self.assertTrue(_decodable(syntax), syntax)
+            bits = 8 if syntax == JPEGBaseline8Bit else 16
+            self.assertTrue(not syntax.is_encapsulated or decoder_of(syntax, bits), syntax)
+
+    def test_jpegIsOffered(self) -> None:
+        """JPEG Extended and Lossless are taken where that is set, and by both classes; else they are not."""
+        nothing: Any = None
+        settings = scp.ScpSettings("127.0.0.1", 0, "FR", jpeg=True)
+        both = (self.scp, scp.StorageScp(settings, nothing, nothing, nothing, self.fail))
+        for port, wanted in zip(both, (set(), set(scp.JPEG_SYNTAXES)), strict=True):
+            offered = {str(c.abstract_syntax): c.transfer_syntax for c in port._ae.supported_contexts}
+            for kind in scp.STORED:
+                self.assertEqual(set(offered[kind]) & set(scp.JPEG_SYNTAXES), wanted)
 
     def test_tooLongPdu(self) -> None:
         """A PDU that is longer than was agreed is not read, whatever length it states."""

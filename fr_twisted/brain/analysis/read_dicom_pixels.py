@@ -1,6 +1,6 @@
 """The pixels of one DICOM image: decoded within limits, and what turns them into values (PS3.3 C.7.6.3, C.11.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -9,8 +9,17 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
 
+from fr_twisted.brain.analysis import jpeg_plugin
 from fr_twisted.brain.analysis.volume import Mask
 from fr_twisted.brain.interfaces import UnusableScanError
 
@@ -31,6 +40,17 @@ _NO_FRAME = {0xC4, 0xC8, 0xCC}
 
 _JPEG_LS_FRAME = 0xF7
 """ISO/IEC 14495-1 C.2.2."""
+
+_DECODERS: Mapping[str, str] = {
+    RLELossless: "pydicom",
+    JPEGBaseline8Bit: "pillow",
+    **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
+    **dict.fromkeys(JPEG2000TransferSyntaxes, "pillow"),
+}
+"""pydicom's decoders by name: it would rather take others that happen to be installed, and some of those do not
+survive damaged frames."""
+
+jpeg_plugin.register()
 
 
 def is_given(image: Dataset, name: str, where: str) -> bool:
@@ -130,7 +150,7 @@ def _check_amount(image: Dataset, frames: int, depth: int, where: str) -> None:
                 f"{where} is cut short: {len(pixels)} of {frames * frame} bytes of pixels are there; copy or {EXPORT}"
             )
         return
-    if not _decodable(syntax):
+    if decoder_of(syntax, image.BitsStored) is None:
         name = syntax.name if syntax.is_valid and syntax.name != syntax else "in an unknown way"
         raise UnusableScanError(f"{where} is compressed ({name}), which is not decoded here; {UNCOMPRESSED}")
     if len(pixels) > MAX_EXPANSION * frames * frame + frames * MAX_OVERHEAD:
@@ -142,11 +162,14 @@ def _check_amount(image: Dataset, frames: int, depth: int, where: str) -> None:
 _JPEG_FAMILY = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes}
 
 
-def _decodable(syntax: UID) -> bool:
-    try:
-        return get_decoder(syntax).is_available
-    except NotImplementedError:
-        return False
+def decoder_of(syntax: UID, stored: int) -> str | None:
+    """Return the name of the decoder for compressed pixels of so many bits; None: there is none."""
+    name = _DECODERS.get(syntax)
+    if jpeg_plugin.is_available(syntax):
+        name = jpeg_plugin.LABEL
+    elif syntax == JPEGExtended12Bit and stored == 8:
+        name = "pillow"
+    return name if name is not None and name in get_decoder(syntax).available_plugins else None
 
 
 def _check_coded_sizes(image: Dataset, frames: int, where: str) -> None:
@@ -180,6 +203,9 @@ def coded_size(frame: bytes) -> tuple[int, int] | None:
 def decode(image: Dataset, frames: int, where: str) -> NDArray[Any]:
     """Return the stored values (frames, rows, columns) of an image that `check_pixels` let pass."""
     try:
+        syntax = image.file_meta.TransferSyntaxUID
+        if syntax.is_encapsulated:
+            image.pixel_array_options(decoding_plugin=decoder_of(syntax, image.BitsStored) or "")
         pixels: NDArray[Any] = image.pixel_array
     except MemoryError:
         raise

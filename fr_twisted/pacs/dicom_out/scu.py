@@ -25,6 +25,8 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
+from fr_twisted.pacs import commitment_data
+from fr_twisted.pacs.commitment_data import COMMITMENT_INSTANCE as COMMITMENT_INSTANCE
 from fr_twisted.pacs.dicom import IMPLEMENTATION_UID
 from fr_twisted.setting_dicom import Archive
 
@@ -42,8 +44,6 @@ ANSWER_SECONDS = 60.0
 
 COMMIT_SECONDS = 10.0
 """For which the report of a commitment is awaited on the same association; many archives call back instead."""
-
-COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
 
 
 class Fate(StrEnum):
@@ -260,22 +260,20 @@ class _Heard:
 
 def read_report(information: Dataset) -> Commitment:
     """Return what an N-EVENT-REPORT of storage commitment says (PS3.4 J.3.3)."""
-    kept = (str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ())
-    failed = {
-        str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0)
-        for item in information.get("FailedSOPSequence") or ()
-    }
-    return Commitment(str(information.get("TransactionUID") or ""), True, frozenset(kept), failed)
+    transaction, kept, failed = commitment_data.read_report(information)
+    return Commitment(transaction, True, kept, failed)
 
 
 def _commit(association: Any, objects: Mapping[str, bytes], transaction: str, heard: _Heard) -> Commitment:
     """Ask the archive to commit to objects, and wait a while for its word."""
-    request = Dataset()
-    request.TransactionUID = transaction
-    request.ReferencedSOPSequence = [_reference(data) for data in objects.values()]
+    request = commitment_data.make_request(transaction, map(_reference, objects.values()))
     try:
         status, _ = association.send_n_action(
-            request, 1, StorageCommitmentPushModel, COMMITMENT_INSTANCE, msg_id=len(objects) + 1
+            request,
+            1,
+            StorageCommitmentPushModel,
+            commitment_data.COMMITMENT_INSTANCE,
+            msg_id=len(objects) + 1,
         )
     except (ValueError, RuntimeError):
         return Commitment(transaction, False)
@@ -284,8 +282,6 @@ def _commit(association: Any, objects: Mapping[str, bytes], transaction: str, he
     return heard.wait() or Commitment(transaction, True)
 
 
-def _reference(data: bytes) -> Dataset:
+def _reference(data: bytes) -> commitment_data.Reference:
     meta = pydicom.dcmread(io.BytesIO(data), specific_tags=["SOPClassUID", "SOPInstanceUID"])
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = meta.SOPClassUID, meta.SOPInstanceUID
-    return item
+    return str(meta.SOPClassUID), str(meta.SOPInstanceUID)
