@@ -1,5 +1,6 @@
 """DICOM in with software that is not ours: dcmtk and pynetdicom send to a Fr-PACS process."""
 
+import os
 import random
 import signal
 import socket
@@ -48,6 +49,9 @@ needs_jpeg = pytest.mark.skipif(
     not jpeg_plugin.is_available(JPEGLosslessSV1),
     reason="imagecodecs is not installed: pip install fr-twisted[jpeg]",
 )
+
+TINY = int(os.environ.get("FR_TEST_TINY", "1500"))
+"""Instances of a series of tiny ones; ten thousand take a minute."""
 
 UIDS = {f"1.2.3.{number}" for number in range(1, 13)}
 
@@ -230,6 +234,26 @@ async def test_mixed(start: Callable[..., Any], tmp_path: Path) -> None:
     skipped = await in_thread(daemon.until, "file.skipped")
     assert "localizer" in skipped["msg"]
     await no_more(hub, 2)
+    assert await in_thread(daemon.end) == -signal.SIGTERM
+    await hub.stop()
+
+
+@needs_dcmtk
+async def test_many_tiny(start: Callable[..., Any], tmp_path: Path) -> None:
+    """Very many tiny instances of one series, by dcmtk, become one scan that holds each once."""
+    hub = Hub()
+    daemon, port = await start(await hub.start())
+    tiny = make_slice(10_000, "1.2.8", Rows=1, Columns=1, PixelData=b"\0\0")
+    first = write_slice(tmp_path / "first", tiny).read_bytes()
+    assert first.count(b"1.2.8.10000") == 2
+    (tmp_path / "sent").mkdir()
+    for number in range(10_000, 10_000 + TINY):
+        (tmp_path / "sent" / str(number)).write_bytes(first.replace(b"1.2.8.10000", b"1.2.8.%d" % number))
+    sent = await in_thread(lambda: storescu(port, tmp_path / "sent", options=["-nh"], quick=True))
+    assert sent.returncode == 0, sent.stderr
+    await until(lambda: len(hub.intake.stored) == 1, 60)
+    found = await in_thread(instances, hub.intake.stored[0][1])
+    assert (len(found), len(set(found))) == (TINY, TINY)
     assert await in_thread(daemon.end) == -signal.SIGTERM
     await hub.stop()
 

@@ -129,11 +129,18 @@ def check_results(peer: OrthancClient, study: str, house: House, folder: Path) -
         group.finding_type: float(group.get_measurements(name=codes.VOLUME)[0].value)
         for group in report.get_volumetric_roi_measurement_groups()
     }
-    for code, name in ((codes.WHITE_MATTER, "white_matter"), (codes.GREY_MATTER, "grey_matter")):
-        assert said[code] == pytest.approx(volumes[name]["value"] * 1000, rel=1e-6)
-    segments = highdicom.seg.segread(folder / "SEG.dcm")
+    segments: Any = highdicom.seg.segread(folder / "SEG.dcm")
     assert segments.FrameOfReferenceUID == image.FrameOfReferenceUID
-    assert "White matter" in {segment.SegmentLabel for segment in segments.SegmentSequence}
+    counted = [structure for structure in codes.STRUCTURES if structure.code in said]
+    assert {structure.field for structure in counted} >= {"grey_matter", "white_matter", "csf", "ventricles"}
+    for structure in counted:
+        value = volumes[structure.field]["value"] * 1000
+        assert said[structure.code] == pytest.approx(value, rel=1e-6), structure.field
+        if structure.segment is not None:
+            # The analysis worked on the grid of these 2 mm images: a segment has as many voxels as were counted.
+            number = segments.get_segment_numbers(segmented_property_type=structure.code)
+            pixels = segments.get_volume(segment_numbers=number, combine_segments=False).array
+            assert int(pixels.sum()) * 8.0 == pytest.approx(value, rel=1e-3), structure.field
 
 
 def check_commitment(peer: OrthancClient, uids: list[str]) -> None:
