@@ -125,7 +125,8 @@ class MongoReports:
         query: Doc = {"_id": report_id, "status": False}
         if report.lease is not None:
             # Who took it before a person asked for it once more tells of a delivery before that.
-            query["$or"] = [{"resent_after": None}, {"resent_after": {"$lt": report.lease.token}}]
+            # Not by $or, for which the embedded server searches the whole collection.
+            query["resent_after"] = {"$not": {"$gte": report.lease.token}}
         line = self._chronicle.line(now, "delivered", report_id)
         carrying = self._chronicle.carrying({"$set": change}, line)
         if await self._mongo.update("set a report delivered", REPORTS, query, carrying):
