@@ -29,7 +29,6 @@ _SILENT_END = (
     "tell, which kills for want of memory"
 )
 
-
 _OF_THE_SCAN = frozenset((errno.EFBIG, errno.ENAMETOOLONG))
 """Errors of files that come of the scan, and would come again: larger than a file may be, for one."""
 
@@ -129,25 +128,22 @@ class Attempt:
             await self._fail(reason, payload_broken=True)
         except JobError as error:
             await self._fall_short(str(error), error.full)
-        except RefusedError as error:
+        except (RefusedError, TooLargeError) as error:
+            # Of one too large: another BRAIN may have the room; without any, it must not be the first for ever.
             await self._fall_short(str(error), str(error))
-        except TooLargeError as error:
-            # Another BRAIN may have the room; without any, it must not be the first of the queue for ever.
-            await self._fall_short(str(error), str(error))
-        except OSError as error:
-            if error.errno in _OF_THE_SCAN:
-                await self._fall_short(describe_exception(error), describe_exception(error))
-            else:
-                await self._not_here(error)
-        except PoolError as error:
-            await self._not_here(error)
+        except (PoolError, OSError) as error:
+            await self._stumble(error)
         else:
             await self._complete(report)
 
-    async def _not_here(self, error: Exception) -> None:
-        """Give the scan back: nothing speaks against it; another BRAIN, or this one later, may do it."""
-        self.trouble = describe_exception(error)
-        await self._give_back(self.trouble)
+    async def _stumble(self, error: Exception) -> None:
+        """Give the scan back, uncounted where nothing speaks against it: another BRAIN, or a later try, may do it."""
+        reason = describe_exception(error)
+        if isinstance(error, OSError) and error.errno in _OF_THE_SCAN:
+            await self._fall_short(reason, reason)
+            return
+        self.trouble = reason
+        await self._give_back(reason)
 
     async def _analyse(self) -> NewReport:
         """Fetch and analyse; return the report."""

@@ -69,9 +69,8 @@ class CaretakerService(Service):
         return self._round.addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:
-        if failure.check(StoreError, CancelledError):
-            return  # the units that need the store say so
-        self._log.failure("caretaker", failure, event="hub.defect")
+        if not failure.check(CancelledError):
+            self._log.failure("caretaker", failure, event="hub.defect")
 
     async def one_round(self) -> None:
         """Do everything once; what does not work holds up nothing else."""
