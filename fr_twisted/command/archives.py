@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fr_twisted.command import folders
 from fr_twisted.command.trouble import BROKEN, CommandError
 
 if TYPE_CHECKING:
@@ -128,23 +128,5 @@ def _jobs(state: Path) -> "Iterable[Job]":
 
 
 def _state(given: Path | None) -> Path:
-    """Return the state folder.
-
-    Raises:
-        CommandError: there is none.
-    """
-    from twisted.python import usage
-
-    from fr_twisted.config import PacsSettings, default_text
-    from fr_twisted.ops.options import read_environment
-
-    try:
-        setting = read_environment(os.environ, Path.cwd()).get("FR_DICOM_STATE")
-    except usage.UsageError as error:
-        raise CommandError(str(error)) from None
-    state = given or Path(setting[0] if setting else str(default_text(PacsSettings, "dicom_state")))
-    if not (state / "out").is_dir():
-        raise CommandError(
-            f"{state} is no state folder of Fr-PACS; name it with --state, or FR_DICOM_STATE, as frpacs has it"
-        )
-    return state
+    refusal = "is no state folder of Fr-PACS; name it with --state, or FR_DICOM_STATE, as frpacs has it"
+    return folders.find(given, "FR_DICOM_STATE", "dicom_state", "out", refusal)

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fr_twisted.command import folders
 from fr_twisted.command.trouble import BROKEN, CommandError
 
 if TYPE_CHECKING:
@@ -115,23 +115,5 @@ def _revisions(root: Path) -> "list[Revision]":
 
 
 def _spool(given: Path | None) -> Path:
-    """Return the spool.
-
-    Raises:
-        CommandError: there is none.
-    """
-    from twisted.python import usage
-
-    from fr_twisted.config import PacsSettings, default_text
-    from fr_twisted.ops.options import read_environment
-
-    try:
-        setting = read_environment(os.environ, Path.cwd()).get("FR_SPOOL")
-    except usage.UsageError as error:
-        raise CommandError(str(error)) from None
-    root = given or Path(setting[0] if setting else str(default_text(PacsSettings, "dicom_spool")))
-    if not (root / "series").is_dir():
-        raise CommandError(
-            f"{root} is no spool of Fr-PACS; name it with --spool, or FR_SPOOL, as frpacs has it"
-        )
-    return root
+    refusal = "is no spool of Fr-PACS; name it with --spool, or FR_SPOOL, as frpacs has it"
+    return folders.find(given, "FR_SPOOL", "dicom_spool", "series", refusal)
