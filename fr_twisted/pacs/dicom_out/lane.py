@@ -14,6 +14,11 @@ MAX_DELAY = 300.0
 """Seconds until an archive is tried again: doubled with each failure, half of it by chance."""
 
 
+def pause(failures: int, jitter: float) -> float:
+    """Return the seconds until the next attempt after so many failures; ``jitter``: a number from 0 to 1."""
+    return min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(max(0, failures - 1), 16)) * (0.5 + 0.5 * jitter)
+
+
 class ISender(Protocol):
     """What a queue asks of `fr_twisted.pacs.dicom_out.scu.Sender`. Methods block."""
 
@@ -95,8 +100,7 @@ class Lane:
             return
         self._queue.append(job)
         self._failures += 1
-        delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(self._failures - 1, 16))
-        delay *= 0.5 + 0.5 * self._host.jitter()
+        delay = pause(self._failures, self._host.jitter())
         self._host.say_later(job, self.archive, delay)
 
         def go() -> None:

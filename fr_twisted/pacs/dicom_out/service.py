@@ -25,7 +25,7 @@ from fr_twisted.pacs.dicom_out.jobs import (
     NothingToMakeError,
     StateInUseError,
 )
-from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY, ISender, Lane
+from fr_twisted.pacs.dicom_out.lane import MAX_DELAY, ISender, Lane, pause
 from fr_twisted.pacs.dicom_out.promises import Promises
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent
 from fr_twisted.pacs.outbox import Run
@@ -281,10 +281,14 @@ class DicomOutService(Service):
             delay=delay,
             event="dicom.trouble",
         )
+        self._after(delay, again)
+
+    def _after(self, delay: float, act: Callable[[], None]) -> None:
+        """Do something later, unless we stop before."""
 
         def go() -> None:
             self._later.discard(call)
-            again()
+            act()
 
         call = self.clock.callLater(delay, go)
         self._later.add(call)
@@ -370,17 +374,7 @@ class DicomOutService(Service):
     def _send_again(self, job: Job, lane: Lane) -> None:
         """After a pause that grows with each attempt; a restart takes it up too."""
         self._open[job.report_id] = job
-        attempts = job.delivery(lane.archive).attempts
-        delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(max(0, attempts - 1), 16)) * (
-            0.5 + 0.5 * self.jitter()
-        )
-
-        def go() -> None:
-            self._later.discard(call)
-            lane.put(job)
-
-        call = self.clock.callLater(delay, go)
-        self._later.add(call)
+        self._after(pause(job.delivery(lane.archive).attempts, self.jitter()), lambda: lane.put(job))
 
     async def _settle(self, job: Job) -> None:
         """Note a job; when no archive waits for it any more, remove its objects."""
