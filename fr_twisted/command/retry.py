@@ -14,7 +14,7 @@ refused, and so is one whose payload was removed.
 """
 STATUS = """\
   0  done
-  2  bad usage, nothing that can be retried, or the store cannot be reached: the reason is on standard error
+  2  bad usage, a scan that cannot be retried, or the store cannot be reached: the reason is on standard error
 """
 
 BATCH = 200
