@@ -14,6 +14,7 @@ How the labels come about, none of it with the segmentation of the analysis that
    j.media.2007.06.004); Atropos classification with the registered tissue maps as priors, weight 0.25 (Avants et al.
    2011, doi:10.1007/s12021-011-9109-y). One thread and fixed seeds.
 3. Ventricles: the average's, registered, grown over fluid that touches. Deep grey matter: by place, prior, brightness.
+   Voxels between ventricle and white matter hold both and look grey: they go to that of which they hold more.
 4. Outside: seven classes of brightness. Between the halves of the brain: the registered plane x = 0 of the average.
 
 Writes ``colin27_labels.npz.xz`` (``labels`` uint8 (X, Y, Z) of `Tissue`, axes to the right, front, top, 1 mm;
@@ -72,6 +73,9 @@ GROWTH = {"lateral": 3, "middle": 1}
 
 SMALLEST_PART = 100
 """Voxels of a part of the ventricles; less is a stray."""
+
+MIXED_REACH, WHITE_REACH = 2.3, 1.5
+"""Distance of mixed voxels from ventricle and white matter, mm: within two voxels of the one, beside the other."""
 
 NOTICE = """\
 colin27_labels.npz.xz is made from ch2.nii.gz of the Debian package mricron-data 1.2.20211006+dfsg-4 (MRIcron): the
@@ -248,6 +252,7 @@ def tissues(maps: dict[str, Floats], classes: Labels, inside: Mask, origin: Orig
     labels[inside] = np.array(list(CLASSES.values()), np.uint8)[np.argmax(votes, 0)[inside]]
     labels[deep_grey(maps, labels, inside, origin)] = Tissue.DEEP_GREY
     labels[ventricles(maps, labels)] = Tissue.VENTRICLE
+    part_mixed(maps["t1"], labels)
     return labels
 
 
@@ -277,6 +282,22 @@ def ventricles(maps: dict[str, Floats], labels: Labels) -> Mask:
         found |= ndimage.binary_erosion(core)  # the choroid plexus is as bright as grey matter
     parts, _ = ndimage.label(found)
     return np.asarray(found & (np.bincount(parts.ravel())[parts] >= SMALLEST_PART))
+
+
+def part_mixed(scan: Floats, labels: Labels) -> None:
+    """Give sheets of grey, two voxels thick at most, between ventricle and white matter to the one or the other.
+
+    Such a voxel holds both, as bright as grey matter, for which a classification takes it (J. Tohka et al.,
+    NeuroImage 23, 2004); the ependyma that is really there is thinner than a tenth of a millimetre. Half way in
+    brightness is half of each.
+    """
+    inside, white = labels == int(Tissue.VENTRICLE), labels == int(Tissue.WHITE)
+    grey = labels == int(Tissue.GREY)
+    sheet = grey & ~ndimage.binary_opening(grey | (labels == int(Tissue.DEEP_GREY)))
+    for tissue, reach in ((inside, MIXED_REACH), (white, WHITE_REACH)):
+        sheet &= ndimage.distance_transform_edt(~tissue) < reach
+    half = (np.median(scan[ndimage.binary_erosion(inside)]) + np.median(scan[white])) / 2
+    labels[sheet] = np.where(scan[sheet] > half, Tissue.WHITE, Tissue.VENTRICLE)
 
 
 def outside(scan: Floats, inside: Mask) -> Labels:

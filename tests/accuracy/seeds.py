@@ -9,7 +9,7 @@ The rule, written down before the analysis was developed against generated scans
 - The numbers of a set-aside scan (pose, warp, atrophy, noise, lesions and so on) follow from its seed alone.
 """
 
-FIRST_SET_ASIDE = 200_000
+FIRST_SET_ASIDE = 300_000
 STEP = 100_000
 
 

@@ -7,7 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from twisted.trial.unittest import SynchronousTestCase
 
-from fr_twisted.brain.analysis import asymmetry, denoise, midline, quality, template, upright, ventricles
+from fr_twisted.brain.analysis import (
+    asymmetry,
+    denoise,
+    midline,
+    quality,
+    rim,
+    template,
+    upright,
+    ventricles,
+)
 from fr_twisted.brain.analysis.align import Alignment
 from fr_twisted.brain.analysis.anatomy import Label
 from fr_twisted.brain.analysis.mixture import Mixture
@@ -139,6 +148,41 @@ class VentricleTests(SynchronousTestCase):
         deep = ball(labels.shape, 60) & (labels > 0)
         labels[average().ventricles > 0.1] = Label.WHITE
         self.assertFalse(self.found(np.where(deep, labels, labels).astype(np.uint8)).any())
+
+
+class RimTests(SynchronousTestCase):
+    """What ventricle and white matter share, in a head of layers along the first axis."""
+
+    MIXTURE = Mixture(np.array([0.2, 0.6, 1.0, 0.7]), np.full(4, 0.01))
+    HALF = 0.2 + rim.HALF * 0.8
+
+    def settled(self, *layers: tuple[Label, int], rim_values: float) -> NDArray[np.uint8]:
+        """Return the labels of one line through the layers; grey ones have the value of the rim."""
+        line = np.concatenate([np.full(count, label, np.uint8) for label, count in layers])
+        labels = np.ascontiguousarray(np.broadcast_to(line[:, None, None], (len(line), 8, 8)))
+        values = np.where(labels == Label.GREY, rim_values, 0.2).astype(np.float32)
+        rim.settle(labels, values, self.MIXTURE)
+        self.assertTrue(np.all(labels == labels[:, :1, :1]))
+        return labels[:, 0, 0]
+
+    def test_sheetIsWhatItHoldsMoreOf(self) -> None:
+        """A grey sheet between ventricle and white matter is ventricle where dark, white matter where bright."""
+        layers = ((Label.VENTRICLE, 5), (Label.GREY, 1), (Label.WHITE, 5))
+        dark, bright = (self.settled(*layers, rim_values=self.HALF + step) for step in (-0.01, 0.01))
+        self.assertEqual(dark.tolist(), [Label.VENTRICLE] * 6 + [Label.WHITE] * 5)
+        self.assertEqual(bright.tolist(), [Label.VENTRICLE] * 5 + [Label.WHITE] * 6)
+
+    def test_greyMatterStays(self) -> None:
+        """Grey matter two voxels thick stays (the caudate), as does a sheet without white matter behind it, or without
+        ventricle before it."""
+        for layers in (
+            ((Label.VENTRICLE, 5), (Label.GREY, 2), (Label.WHITE, 5)),
+            ((Label.VENTRICLE, 5), (Label.GREY, 1), (Label.VENTRICLE, 5)),
+            ((Label.FLUID, 5), (Label.GREY, 1), (Label.WHITE, 5), (Label.VENTRICLE, 5)),
+            ((Label.FLUID, 5), (Label.GREY, 1), (Label.WHITE, 5)),
+        ):
+            found = self.settled(*layers, rim_values=0.3)
+            self.assertEqual(found.tolist(), [label for label, count in layers for _ in range(count)])
 
 
 class AsymmetryTests(SynchronousTestCase):

@@ -68,6 +68,14 @@ class HeadTests(SynchronousTestCase):
         self.assertTrue(580 < volumes[Tissue.WHITE] < 700)
         self.assertTrue(20 < volumes[Tissue.VENTRICLE] < 35)
 
+    def test_ventriclesBorderOnWhiteMatter(self) -> None:
+        """Most of what touches the ventricles is white or deep grey matter: mixed voxels are not taken for cortex."""
+        tissue = load_head().codes & (RIGHT - 1)
+        inside = tissue == Tissue.VENTRICLE
+        around = tissue[ndimage.binary_dilation(inside) & ~inside]
+        self.assertGreater(float((around == Tissue.WHITE).mean()), 0.5)
+        self.assertLess(float((around == Tissue.GREY).mean()), 0.2)
+
     def test_brainBox(self) -> None:
         """The box around the brain holds all of it and is no larger."""
         head = load_head()

@@ -2,5 +2,5 @@
 
 NAME = "t1-volumes"
 
-VERSION = "2.1"
+VERSION = "2.2"
 """Changes whenever findings may change, even in the last digit: reports of one scan are told apart by it."""

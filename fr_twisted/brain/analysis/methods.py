@@ -23,13 +23,13 @@ METHODS = {
     ),
     TISSUES_BY_VOXEL: _TISSUES
     + "Each voxel is counted as fluid where fluid fills more than half of it, else as the larger of the grey and white"
-    " matter in it.",
+    " matter in it; a sheet of grey one voxel thick between ventricle and white matter as the one or the other.",
     TISSUES_BY_PART: _TISSUES
     + "Each voxel is counted by the parts of tissue in it, because the slices are thick.",
     VENTRICLES: (
         "Lateral, third and fourth ventricle: voxels of fluid that hang together with the warped template's ventricles,"
         " within 6 mm of them and nearer to them than to its other fluid, and at least 8 mm below the surface of the"
-        " intracranial space."
+        " intracranial space; and the darker voxels of a sheet of grey, one voxel thick, between them and white matter."
     ),
     FRACTION: "Grey and white matter over intracranial volume. Methods differ by several per cent.",
     SIDES: (

@@ -20,6 +20,7 @@ from fr_twisted.brain.analysis import (
     page,
     pictures,
     quality,
+    rim,
     skullstrip,
     template,
     tissues,
@@ -188,6 +189,8 @@ def segment(found: Found, located: Located, average: template.Template, watch: W
         found.labels[ventricles.ventricles(found.labels, brain, warped, average)] = Label.VENTRICLE
     with watch("lesions"):
         spots = lesions.find(split.values, found.labels, maps, split.mixture, brain, warped.to_template)
+    with watch("ventricles"):
+        rim.settle(found.labels, split.values, split.mixture)
     with watch("asymmetry"):
         middle = midline.midline(located.small, warped, average)
         right = asymmetry.rightward(middle, brain, warped, average)
