@@ -14,10 +14,11 @@ from twisted.python.failure import Failure
 
 from fr_twisted.model import ScanMeta
 from fr_twisted.pacs.arrivals import ASKED, Arrival, Arrivals
-from fr_twisted.pacs.files import Skipped
+from fr_twisted.pacs.files import Skipped, Stamp
 from fr_twisted.pacs.instances import Instance, InstanceSpool
 from fr_twisted.pacs.interfaces import Candidate
 from fr_twisted.pacs.ledger import Ledger, Revision, State
+from fr_twisted.pacs.marks import changed, mark_of_all
 from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.revisions import ReceivedCandidate
 from fr_twisted.pacs.rules import Rules
@@ -50,6 +51,8 @@ class _Outcome:
     reason: str = ""
     drop: Drop | None = None
     skipped: tuple[Skipped, ...] = ()
+    changed: str | None = None
+    """How images changed under their UIDs, which no sender should do to them."""
 
 
 class ReceivedSource:
@@ -136,6 +139,17 @@ class ReceivedSource:
         if self._running:
             self._arrivals.arrived(association, arrival)
 
+    def changed(self, series: str, sop: str, what: Sequence[str]) -> None:
+        """An instance came again under the UID of another image; that one is kept, and people are told."""
+        noting = self._run(self.ledger.came_changed, series, sop, ", ".join(what))
+
+        def noted(count: int) -> None:
+            if count == 1:
+                text = "instances of series {series} came again with {reason} changed; the first are kept"
+                self._log.warn(text, series=series, reason=" and ".join(what), event="dicom.differs")
+
+        noting.addCallback(noted).addErrback(self._trouble, "the ledger could not be written")
+
     def closed(self, association: int, released: bool) -> None:
         """An association is over."""
         if self._running:
@@ -184,6 +198,9 @@ class ReceivedSource:
         if outcome is None or not self._running:
             return
         self._skips.say(outcome.skipped)
+        if outcome.changed is not None:
+            text = "series {series} {reason}; it is sent as another scan"
+            self._log.warn(text, series=series, reason=outcome.changed, event="series.changed")
         self._log.info(
             "series {series}, revision {count}: {state}: {reason}",
             series=series,
@@ -215,8 +232,29 @@ class ReceivedSource:
             self.spool.remove(series, whole)
             return _Outcome(State.KEPT, latest.number, "it is part of what the HUB has", None, ())
         drops, skipped = classify([instance.stamp for instance in instances], self._patient_id)
-        number = self._number(series, instances, drops, latest, whole, why)
-        return self._outcome(series, number, drops, skipped, why)
+        note = None
+        if latest is not None and latest.state is State.KEPT and latest.sops == whole and why != ASKED:
+            news, note = self._again_kept(latest, drops[0].files if drops else [i.stamp for i in instances])
+            if not news and note is not None:
+                self.ledger.came_again(series, latest.number, note, self.now())
+                return _Outcome(State.KEPT, latest.number, note, None, ())
+        number = self._number(series, instances, drops, latest, whole, why, note)
+        return self._outcome(series, number, drops, skipped, why, note)
+
+    def _again_kept(self, latest: Revision, files: Sequence[Stamp]) -> tuple[bool, str | None]:
+        """Return whether a series that the HUB has came again with other images, and what is to be told of it.
+
+        Nothing is to be told of the same bytes: they are offered, for the HUB may miss them and else knows them.
+        """
+        mark = mark_of_all(sorted(stamp.path for stamp in files))
+        if latest.mark is None or latest.mark.data == mark.data:
+            return False, None
+        if what := changed(latest.mark, mark):
+            return True, f"came again with {' and '.join(what)} changed, under the same UIDs"
+        compared = (
+            "" if latest.mark.pixels and mark.pixels else ", which were not compared: some are compressed"
+        )
+        return False, f"came again in another encoding; the HUB has these images{compared}"
 
     def _revive(self, revision: Revision) -> _Outcome:
         """Judge once more a revision that was on its way when we were killed. Blocks."""
@@ -225,7 +263,13 @@ class ReceivedSource:
         return self._outcome(revision.series, revision.number, drops, skipped, _BEFORE)
 
     def _outcome(
-        self, series: str, number: int, drops: Sequence[Drop], skipped: Sequence[Skipped], why: str
+        self,
+        series: str,
+        number: int,
+        drops: Sequence[Drop],
+        skipped: Sequence[Skipped],
+        why: str,
+        note: str | None = None,
     ) -> _Outcome:
         if not drops:
             reason = skipped[0].reason if skipped else "there is nothing in it to send"
@@ -238,7 +282,7 @@ class ReceivedSource:
             more["analysis"] = decision.analysis
         meta = ScanMeta.model_validate({**drops[0].meta.model_dump(), **more})
         drop = Drop(drops[0].files, drops[0].entries, drops[0].others, meta)
-        return _Outcome(State.COMPLETE, number, f"{why}; {decision.reason}", drop, tuple(skipped))
+        return _Outcome(State.COMPLETE, number, f"{why}; {decision.reason}", drop, tuple(skipped), note)
 
     def _number(
         self,
@@ -248,14 +292,15 @@ class ReceivedSource:
         latest: Revision | None,
         whole: frozenset[str],
         why: str,
+        note: str | None,
     ) -> int:
-        if latest is not None and latest.sops == whole:
+        if latest is not None and latest.sops == whole and note is None:
             if latest.state is not State.KEPT:
                 self.ledger.settle(series, latest.number, State.COMPLETE, None, None)
             return latest.number
         sent = frozenset(stamp.path.stem for drop in drops[:1] for stamp in drop.files)
         members = [(instance.sop, instance.kind) for instance in instances]
-        return self.ledger.add(series, members, sent, why, self.now())
+        return self.ledger.add(series, members, sent, why, self.now(), note)
 
     def _done(
         self, series: str, number: int, state: State, reason: str, skipped: Sequence[Skipped]
@@ -313,11 +358,12 @@ class ReceivedSource:
     def _tidy(self) -> None:
         """Remove what is done with, the oldest first: after its time, or at once where room is scarce. Blocks."""
         now = self.now()
-        for revision in self.ledger.everything():
-            if revision.settled_at is None or self.ledger.awaited(revision.series) is not None:
-                continue
-            if now - revision.settled_at >= self._keep or self.spool.over(CROWDED):
-                self.spool.remove(revision.series, revision.sops)
+        settled = ((self.ledger.settled(series), series) for series in self.spool.series())
+        for at, series in sorted((at, series) for at, series in settled if at is not None):
+            if now - at >= self._keep or self.spool.over(CROWDED):
+                latest = self.ledger.latest(series)
+                assert latest is not None
+                self.spool.remove(series, latest.sops)
         self.ledger.forget(now - REMEMBER)
 
     def _trouble(self, failure: Failure, text: str) -> None:

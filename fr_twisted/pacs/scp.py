@@ -84,6 +84,9 @@ class Told(Protocol):
     def arrived(self, association: int, arrival: Arrival) -> None:
         """An instance was stored."""
 
+    def changed(self, series: str, sop: str, what: Sequence[str]) -> None:
+        """An instance came again, and was another image than the first, which is kept."""
+
     def closed(self, association: int, released: bool) -> None:
         """An association is over, by a release or an abort."""
 
@@ -231,12 +234,8 @@ class StorageScp:
         head = part10_head(kind, sop, event.context.transfer_syntax)
         found = examine(head, data, kind, sop)
         added = self._spool.add(found.series, sop, kind, (head, data))
-        if added.differs:
-            _log.warn(
-                "an instance of series {series} came again with other content; the first is kept",
-                series=found.series,
-                event="dicom.differs",
-            )
+        if added.changed:
+            self._call(self._told.changed, found.series, sop, added.changed)
         arrival = Arrival(found.series, added.new, added.count, found.expected, found.acquisition)
         self._call(self._told.arrived, _number(event), arrival)
 

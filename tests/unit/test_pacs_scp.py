@@ -121,7 +121,8 @@ class StatusTests(SynchronousTestCase):
         settings = scp.ScpSettings("127.0.0.1", 0, "FR", ("MR1",))
         spool: Any = self.spool
         commitments: Any = SimpleNamespace(requested=self.requested)
-        told: Any = SimpleNamespace(arrived="arrived", closed="closed", disconnected="disconnected")
+        words = ("arrived", "changed", "closed", "disconnected")
+        told: Any = SimpleNamespace(**{word: word for word in words})
         self.scp = scp.StorageScp(settings, spool, told, commitments, lambda *said: self.told.append(said))
 
     def requested(self, association: Any, peer: str, information: Any) -> tuple[int, str]:
@@ -147,10 +148,11 @@ class StatusTests(SynchronousTestCase):
         return (answer, "") if isinstance(answer, int) else (answer.Status, answer.get("ErrorComment", ""))
 
     def test_stored(self) -> None:
-        """What is stored is answered 0000H, and the reactor is told; a duplicate too."""
+        """What is stored is answered 0000H, and the reactor is told; a duplicate too, and that it is another image."""
         self.assertEqual(self.store(), (0, ""))
-        self.spool.outcome = Added(False, 1, differs=True)
+        self.spool.outcome = Added(False, 1, ("pixels",))
         self.assertEqual(self.store(), (0, ""))
+        self.assertEqual(self.told.pop(1), ("changed", "1.2.3", "1.2.3.1", ("pixels",)))
         self.assertEqual(
             [(what, number, arrival.new) for what, number, arrival in self.told],
             [("arrived", 7, True), ("arrived", 7, False)],
