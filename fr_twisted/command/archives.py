@@ -65,6 +65,7 @@ def run_list(given: argparse.Namespace) -> int:
             [str(row["fate"])]
             + ["committed"] * bool(row["committed"])
             + [row["reason"]] * bool(row["reason"])
+            + [f"incomplete, no {kind} ({why})" for kind, why in row["missing"].items()]
         )
         print(f"{row['report_id']}  {row['scan_id']}  {row['archive']}  {': '.join(map(str, told))}")
     if not rows:
@@ -109,6 +110,7 @@ def _row(job: "Job", archive: str) -> dict[str, Any]:
         "attempts": delivery.attempts,
         "committed": delivery.committed,
         "reason": delivery.reason,
+        "missing": job.missing,
     }
 
 

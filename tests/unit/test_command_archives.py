@@ -5,9 +5,13 @@ import os
 from typing import Any
 from unittest import mock
 
-from fr_twisted.pacs.dicom_out import asked
+from fr_twisted.pacs.dicom_out import asked, objects
+from fr_twisted.pacs.dicom_out.common import Kind
+from fr_twisted.pacs.dicom_out.headers import SourceSeries
+from fr_twisted.pacs.dicom_out.objects import Made
+from fr_twisted.pacs.dicom_out.report import Report
 from tests.unit.test_command import CommandTestCase
-from tests.unit.test_dicom_out_service import ONE, TWO, ServiceCase
+from tests.unit.test_dicom_out_service import ONE, TWO, ServiceCase, small_objects
 
 
 class ArchivesTests(ServiceCase, CommandTestCase):
@@ -41,6 +45,23 @@ class ArchivesTests(ServiceCase, CommandTestCase):
         self.assertNotIn(self.good, refused)
         rows = json.loads(self.run_it("list", "--json")[1])
         self.assertEqual({(row["fate"], row["objects"]) for row in rows}, {("delivered", 4), ("refused", 0)})
+
+    def test_incomplete(self) -> None:
+        """A delivered report of which an object could not be made is listed as incomplete, with the reason."""
+
+        def without(report: Report, source: SourceSeries) -> Made:
+            made = dict(small_objects(report, source).files)
+            del made[Kind.SR]
+            return Made(made, {Kind.SR: "ValueError in check"})
+
+        self.patch(objects, "make", without)
+        self.remember("scan-3")
+        self.report("scan-3")
+        line = f"scan-3  {ONE}  delivered: incomplete, no SR (ValueError in check)\n"
+        self.assertIn(line, self.run_it("list")[1])
+        self.assertIn("incomplete: no SR", self.said("dicom.delivered")[-1]["detail"])
+        self.restart()
+        self.assertIn(line, self.run_it("list")[1])
 
     def test_resend(self) -> None:
         """One report, those that were refused, or all are asked for, again or not."""

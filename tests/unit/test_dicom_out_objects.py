@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.brain.analysis.anatomy import Label
@@ -32,7 +33,7 @@ def case(usability: Usability = Usability.USABLE) -> Case:
 def made(usability: Usability = Usability.USABLE) -> dict[Kind, bytes]:
     """Return its objects."""
     one = case(usability)
-    return objects.make(one.report, one.source)
+    return objects.make(one.report, one.source).files
 
 
 def parsed(kind: Kind, usability: Usability = Usability.USABLE) -> Dataset:
@@ -251,7 +252,9 @@ class SegmentationTests(SynchronousTestCase):
         """Without a label map there is no segmentation, and structures are measured without segments."""
         one = case()
         files = {n: d for n, d in one.report.files.items() if n not in (LABELS_NII, LESIONS_NII)}
-        found = objects.make(type(one.report)(one.report.written, one.report.findings, files), one.source)
+        found = objects.make(
+            type(one.report)(one.report.written, one.report.findings, files), one.source
+        ).files
         self.assertNotIn(Kind.SEG, found)
         report: Any = highdicom.sr.srread(io.BytesIO(found[Kind.SR])).content
         self.assertEqual(report.get_volumetric_roi_measurement_groups(), [])
@@ -298,7 +301,7 @@ class CommonTests(SynchronousTestCase):
     def test_sameBytes(self) -> None:
         """The same report and headers give the same bytes."""
         one = case()
-        self.assertEqual(objects.make(one.report, one.source), made())
+        self.assertEqual(objects.make(one.report, one.source).files, made())
 
     def test_otherTexts(self) -> None:
         """A name that Latin-1 has not is written as UTF-8, an odd sex and missing attributes do no harm."""
@@ -314,13 +317,39 @@ class CommonTests(SynchronousTestCase):
                 ReferringPhysicianName=None,
                 SliceThickness=None,
             )
-            found = objects.make(one.report, one.source)
+            found = objects.make(one.report, one.source).files
         self.assertEqual(set(found), set(Kind))
         for data in found.values():
             dataset = pydicom.dcmread(io.BytesIO(data))
             self.assertEqual(str(dataset.PatientName), "Ωmega^Řehoř")
             self.assertEqual((dataset.SpecificCharacterSet, dataset.PatientSex), ("ISO_IR 192", "X"))
             self.assertEqual((dataset.PatientBirthDate, dataset.AccessionNumber), ("", ""))
+
+    def test_malformedDates(self) -> None:
+        """Dates and times that are none cost no object, are said as the source has them, and logged by name alone."""
+        odd: dict[str, Any] = {"PatientBirthDate": "01/02/1950", "StudyTime": "noon", "StudyDate": "2026-01"}
+        with TemporaryDirectory() as folder, capturedLogs() as said:
+            one = make_case(Path(folder), **odd)
+            found = objects.make(one.report, one.source)
+        self.assertEqual((set(found.files), found.missing), (set(Kind), {}))
+        for data in found.files.values():
+            dataset = pydicom.dcmread(io.BytesIO(data))
+            self.assertEqual({name: dataset.get(name) for name in odd}, odd)
+        [event] = [event for event in said if event.get("event") == "dicom.malformed"]
+        self.assertEqual(set(event["what"].split(", ")), set(odd))
+        self.assertNotIn("1950", str(formatEvent(event)))
+
+    def test_missing(self) -> None:
+        """What cannot be made is named with the reason."""
+        for keyword, reason in (
+            ("FrameOfReferenceUID", "its images name no frame of reference"),
+            ("ImagePositionPatient", "its images do not tell where they lie"),
+        ):
+            nothing: dict[str, Any] = {keyword: None}
+            with TemporaryDirectory() as folder:
+                one = make_case(Path(folder), **nothing)
+                found = objects.make(one.report, one.source)
+            self.assertEqual((set(found.files), found.missing), (set(Kind) - {Kind.SEG}, {Kind.SEG: reason}))
 
     def test_stableTracking(self) -> None:
         """A structure has one tracking UID in every scan of a patient, a lesion candidate one in its report."""
@@ -330,7 +359,7 @@ class CommonTests(SynchronousTestCase):
                 **{**vars(one.report.written), "report_id": "report-other", "scan_id": "scan-other"}
             )
             other = type(one.report)(other_written, one.report.findings, one.report.files)
-            found = objects.make(other, one.source)
+            found = objects.make(other, one.source).files
         again = highdicom.sr.srread(io.BytesIO(found[Kind.SR])).content
         for name in ("get_volumetric_roi_measurement_groups", "get_planar_roi_measurement_groups"):
             pairs = zip(getattr(report_of(), name)(), getattr(again, name)(), strict=True)
@@ -346,4 +375,6 @@ class CommonTests(SynchronousTestCase):
         one = case()
         files = {**one.report.files, OVERLAY_PNG: b"none", REPORT_PDF: b"none", LABELS_NII: b"none"}
         found = objects.make(type(one.report)(one.report.written, one.report.findings, files), one.source)
-        self.assertEqual(set(found), {Kind.SR})
+        self.assertEqual(set(found.files), {Kind.SR})
+        self.assertEqual(set(found.missing), {Kind.SEG, Kind.SC, Kind.PDF})
+        self.assertIn("labels.nii.gz is no label map", found.missing[Kind.SEG])

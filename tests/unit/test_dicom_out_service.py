@@ -19,6 +19,7 @@ from fr_twisted.pacs.dicom_out.common import Kind, blank, finish
 from fr_twisted.pacs.dicom_out.headers import SourceSeries
 from fr_twisted.pacs.dicom_out.jobs import MOST_REFUSALS, Job, Jobs
 from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY
+from fr_twisted.pacs.dicom_out.objects import Made
 from fr_twisted.pacs.dicom_out.report import Report
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, judge
 from fr_twisted.pacs.dicom_out.service import LOOK_SECONDS, DicomOutService
@@ -32,13 +33,13 @@ ONE = Archive("ONE", "127.0.0.1", 104)
 TWO = Archive("TWO", "127.0.0.1", 105)
 
 
-def small_objects(report: Report, source: SourceSeries) -> dict[Kind, bytes]:
+def small_objects(report: Report, source: SourceSeries) -> Made:
     """Return an object of each kind that says nothing but whose it is: how they travel matters here."""
     made = {}
     for kind in Kind:
         dataset = blank(report, source, kind, SecondaryCaptureImageStorage, kind)
         made[kind] = objects.encoded(finish(dataset, report, source))
-    return made
+    return Made(made, {})
 
 
 def small_report(root: Path, scan_id: str) -> Written:

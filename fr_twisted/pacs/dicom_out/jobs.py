@@ -55,6 +55,9 @@ class Job(BaseModel):
     scan_id: ItemId
     made: bool = False
     done: bool = False
+    missing: dict[str, str] = Field(
+        default_factory=dict, description="by kind, such as SR, why an object could not be made"
+    )
     deliveries: dict[str, Delivery] = Field(default_factory=dict)
 
     def delivery(self, archive: Archive) -> Delivery:
@@ -241,7 +244,9 @@ class Jobs:
             if not str(source.first.get("StudyInstanceUID") or "").strip():
                 raise NothingToMakeError("its series names no study that they could be filed in")
             report = read(self._reports.root / written.folder, written)
-            self._write_objects(job, {k.value: data for k, data in objects.make(report, source).items()})
+            made = objects.make(report, source)
+            job.missing = {kind.name: reason for kind, reason in made.missing.items()}
+            self._write_objects(job, {kind.value: data for kind, data in made.files.items()})
         return len(self._files(job))
 
     def _write_objects(self, job: Job, files: dict[str, bytes]) -> None:

@@ -26,7 +26,7 @@ def say(log: Logger, job: Job, archive: Archive, sent: Sent, seconds: float) -> 
             "{destination} has the results of {scan_id}: {count} objects, {seconds:.1f} s{detail}",
             count=len(delivery.kept),
             seconds=seconds,
-            detail=_commitment_words(delivery, sent),
+            detail=_missing_words(job) + _commitment_words(delivery, sent),
             event="dicom.delivered",
             **fields,
         )
@@ -67,6 +67,10 @@ def say_later(log: Logger, job: Job, archive: Archive, delay: float) -> None:
         delay=delay,
         event="dicom.deferred",
     )
+
+
+def _missing_words(job: Job) -> str:
+    return f", incomplete: no {', no '.join(job.missing)}" if job.missing else ""
 
 
 def _commitment_words(delivery: Delivery, sent: Sent) -> str:
