@@ -6,7 +6,9 @@ reactor has to know goes through ``call``, which is `callFromThread` of a reacto
 
 import itertools
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -63,6 +65,9 @@ FAILED = 0xC001
 """In the range of `NOT_UNDERSTOOD`, of which only the first digit is given: the instance could not be written."""
 
 _STOP_WITHIN = 2.0
+
+_REMEMBERED = 1000
+"""Transactions that nobody asked for; of older ones it is said again."""
 
 _NUMBER = "fr_number"
 
@@ -131,6 +136,8 @@ class StorageScp:
         self.heard: Callable[[str, int, Dataset], None] | None = None
         """Called, in an association's thread, with AE title, Event Type ID and Event Information of a report on the
         commitment of instances that we sent; `NotAskedError` and what else it raises are answered 0110H."""
+        self._not_asked: deque[str] = deque(maxlen=_REMEMBERED)
+        self._mutex = threading.Lock()
         self._server: Any = None
         self._numbers = itertools.count(1)
         self._ae = AE(ae_title=settings.title)
@@ -273,15 +280,22 @@ class StorageScp:
             kind, information = int(event.event_type or 0), event.event_information
             self.heard(str(event.assoc.requestor.ae_title), kind, information)
         except NotAskedError:
-            peer = _shown(event.assoc.requestor.ae_title)
-            _log.warn(
-                "{peer} reports on a commitment that it was not asked for", peer=peer, event="commit.unknown"
-            )
+            self._say_not_asked(event.assoc.requestor.ae_title, information)
             return _answer(0x0110, "it was not asked to commit to them"), None
         except Exception:
             _log.failure("a report of commitment was not understood", event="dicom.defect")
             return _answer(0x0110, "it could not be kept"), None
         return _answer(SUCCESS, ""), None
+
+    def _say_not_asked(self, peer: object, information: Dataset) -> None:
+        """Say it once of a transaction: archives that get 0110H tell it again, some for days."""
+        with self._mutex:
+            transaction = str(information.get("TransactionUID", ""))[:64]
+            if transaction in self._not_asked:
+                return
+            self._not_asked.append(transaction)
+        text = "{peer} reports on a commitment that it was not asked for"
+        _log.warn(text, peer=_shown(peer), event="commit.unknown")
 
 
 def _answer(status: int, comment: str) -> Dataset:

@@ -78,6 +78,28 @@ class ArchivesTests(ServiceCase, CommandTestCase):
             for one in self.wanted():
                 asked.answered(self.root / "state", one)
 
+    def test_oneArchive(self) -> None:
+        """An archive is named by its title or its address; with --refused only what that one refused is asked for."""
+        for name in ("TWO", str(TWO)):
+            self.assertEqual(self.run_it("resend", "--refused", "--archive", name)[0], 0)
+        self.assertEqual(self.wanted(), [asked.Asked(self.bad, False, name) for name in (str(TWO), "TWO")])
+        self.assertIn("0 reports", self.run_it("resend", "--refused", "--archive", "ONE")[1])
+        with mock.patch.dict(os.environ, {"FR_DICOM_ARCHIVES": "NEW@10.0.0.5:104"}):
+            self.assertEqual(self.run_it("resend", "--all", "--archive", "NEW")[0], 0)
+            status, _, err = self.run_it("resend", "--all", "--archive", "NONE")
+        self.assertEqual(status, 2)
+        self.assertIn(f"known are: NEW@10.0.0.5:104, {ONE}, {TWO}", err)
+
+    def test_awaited(self) -> None:
+        """Until an archive has said whether it keeps them, the list says since when that is awaited."""
+        self.service._commitment = True
+        self.fakes[ONE].calls_back = True
+        self.remember("scan-3")
+        self.report("scan-3")
+        out = self.run_it("list")[1]
+        self.assertIn(f"scan-3  {ONE}  delivered: commitment awaited since 2026-01-02 10:00 UTC\n", out)
+        self.assertIn(f"scan-3  {TWO}  delivered: committed\n", out)
+
     def test_mistakes(self) -> None:
         """A report that is not there, none named, and a folder that is none of Fr-PACS's are told so."""
         status, out, err = self.run_it("resend", "../../etc/passwd")

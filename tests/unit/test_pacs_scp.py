@@ -9,8 +9,10 @@ from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, JPEGBaseline8Bit, MRImageStorage
 from pynetdicom.dsutils import encode
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.config import PacsSettings
@@ -190,6 +192,25 @@ class StatusTests(SynchronousTestCase):
         )
         answer, _ = self.scp._action(event)
         return int(answer.Status)
+
+    def test_notAsked(self) -> None:
+        """A report on a commitment that nobody asked for is refused each time, and told once."""
+
+        def heard(*_: object) -> None:
+            raise scp.NotAskedError
+
+        self.scp.heard = heard
+        with capturedLogs() as said:
+            for transaction in ("1.7", "1.7", "1.8", "1.7"):
+                information: Any = Dataset()
+                information.TransactionUID = transaction
+                event: Any = SimpleNamespace(
+                    event_type=1,
+                    event_information=information,
+                    assoc=SimpleNamespace(requestor=SimpleNamespace(ae_title="ARCHIVE")),
+                )
+                self.assertEqual(self.scp._hear(event)[0].Status, 0x0110)
+        self.assertEqual([event["event"] for event in said], ["commit.unknown"] * 2)
 
     def test_actions(self) -> None:
         """A request for commitment is kept; other actions, other instances and what breaks are told apart."""

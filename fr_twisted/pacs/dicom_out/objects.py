@@ -2,7 +2,7 @@
 
 import io
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ _log = Logger()
 class Made:
     """The files that were made of a report, and of objects that could not be made why."""
 
-    files: Mapping[Kind, bytes]
-    missing: Mapping[Kind, str]
+    files: dict[Kind, bytes]
+    missing: dict[Kind, str]
 
 
 def make(report: Report, source: SourceSeries) -> Made:

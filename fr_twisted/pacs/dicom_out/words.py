@@ -1,5 +1,6 @@
 """What the sending of results says in the log."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from twisted.logger import Logger
@@ -52,6 +53,24 @@ def say_committed(log: Logger, job: Job, archive: Archive) -> None:
     else:
         text = "{destination} was given the results of {scan_id}: {reason}; they are sent again"
         log.warn(text, reason=delivery.reason, event="dicom.not-committed", **fields)
+
+
+def say_overdue(log: Logger, job: Job, archive: Archive) -> None:
+    """Say that an archive took a request for commitment long ago, and never said what became of it."""
+    text = (
+        "{destination} has the results of {scan_id}, and has not said since {detail} whether it keeps them;"
+        " does it know where FR_DICOM_LISTEN is? fr archives list shows all such results"
+    )
+    since = since_words(job.delivery(archive))
+    fields = {"scan_id": job.scan_id, "report_id": job.report_id, "destination": str(archive)}
+    log.warn(text, detail=since, event="dicom.overdue", **fields)
+
+
+def since_words(delivery: Delivery) -> str:
+    """Return when commitment was asked for, such as ``2026-01-02 10:00 UTC``."""
+    if delivery.asked_at is None:
+        return "an unknown time"
+    return f"{datetime.fromtimestamp(delivery.asked_at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def say_later(log: Logger, job: Job, archive: Archive, delay: float) -> None:
