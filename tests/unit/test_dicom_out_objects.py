@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes as known
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -145,7 +146,7 @@ class ReportTests(SynchronousTestCase):
             self.assertEqual(series.value, SERIES)
 
     def test_evidence(self) -> None:
-        """All source images and the segmentation are named, and the library describes three images."""
+        """All source images and the segmentation are named as evidence."""
         dataset = parsed(Kind.SR)
         sequences = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
         named = {
@@ -157,6 +158,23 @@ class ReportTests(SynchronousTestCase):
         }
         sources = {image.SOPInstanceUID for image in case().source.images}
         self.assertEqual(named, sources | {parsed(Kind.SEG).SOPInstanceUID})
+
+    def test_library(self) -> None:
+        """The image library names every source image in order, described or not: all are sources of every group."""
+        with TemporaryDirectory() as folder:
+            thin = make_case(Path(folder), SliceThickness=None)
+            undescribed = objects.make(thin.report, thin.source).files[Kind.SR]
+        for data, described in ((made()[Kind.SR], 3), (undescribed, 0)):
+            content = highdicom.sr.srread(io.BytesIO(data)).content[0].ContentSequence
+            names = [item.name for item in content]
+            place = names.index(known.DCM.ImageLibrary)
+            self.assertEqual(names[place + 1], known.DCM.ImagingMeasurements)
+            [group] = content[place].ContentSequence
+            self.assertEqual(
+                [entry.referenced_sop_instance_uid for entry in group.ContentSequence],
+                [image.SOPInstanceUID for image in case().source.images],
+            )
+            self.assertEqual(sum("ContentSequence" in entry for entry in group.ContentSequence), described)
 
     def test_observer(self) -> None:
         """A device observed, the analysis and its version are named, nobody verified, and the rating is coded."""
