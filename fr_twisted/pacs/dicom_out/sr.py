@@ -117,9 +117,11 @@ def _name_all(items: ContentSequence, images: list[Dataset]) -> None:
         for entry in group.ContentSequence
         if isinstance(entry, ImageContentItem)
     }
-    entries = (described.get(image.SOPInstanceUID) or _entry(image) for image in images)
-    groups[0].ContentSequence = ContentSequence(entries)
-    del groups[1:]
+    group = groups[0]
+    group.ContentSequence = ContentSequence(
+        [described.get(image.SOPInstanceUID) or _entry(image) for image in images]
+    )
+    library.ContentSequence = ContentSequence([group])
 
 
 def _entry(image: Dataset) -> ImageContentItem:
