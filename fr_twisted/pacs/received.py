@@ -233,9 +233,9 @@ class ReceivedSource:
             return _Outcome(State.KEPT, latest.number, "it is part of what the HUB has", None, ())
         drops, skipped = classify([instance.stamp for instance in instances], self._patient_id)
         note = None
-        if latest is not None and latest.state is State.KEPT and latest.sops == whole and why != ASKED:
+        if latest is not None and latest.state is State.KEPT and latest.sops == whole:
             news, note = self._again_kept(latest, drops[0].files if drops else [i.stamp for i in instances])
-            if not news and note is not None:
+            if not news and note is not None and why != ASKED:
                 self.ledger.came_again(series, latest.number, note, self.now())
                 return _Outcome(State.KEPT, latest.number, note, None, ())
         number = self._number(series, instances, drops, latest, whole, why, note)
