@@ -7,9 +7,9 @@ What a method returned for is on disk. All of it blocks, for threads; one connec
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import astuple, dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ FILE = "ledger.db"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS revisions (
     series TEXT, revision INTEGER, state TEXT NOT NULL, why TEXT, scan_id TEXT, reason TEXT, at REAL, settled_at REAL,
-    mark TEXT, note TEXT, PRIMARY KEY (series, revision)) WITHOUT ROWID;
+    note TEXT, PRIMARY KEY (series, revision)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS settled ON revisions (settled_at);
 CREATE TABLE IF NOT EXISTS members (
-    sop TEXT, series TEXT, revision INTEGER, kind TEXT NOT NULL, sent INTEGER NOT NULL,
+    sop TEXT, series TEXT, revision INTEGER, kind TEXT NOT NULL, sent INTEGER NOT NULL, mark BLOB,
     PRIMARY KEY (sop, series, revision)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS members_of ON members (series, revision);
 CREATE TABLE IF NOT EXISTS requests (
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS requests (
 CREATE TABLE IF NOT EXISTS changed (series TEXT, sop TEXT, what TEXT, PRIMARY KEY (series, sop)) WITHOUT ROWID;
 """
 
-_COLUMNS = "series, revision, state, scan_id, reason, at, settled_at, mark, note"
+_COLUMNS = "series, revision, state, scan_id, reason, at, settled_at, note"
 
 
 class State(StrEnum):
@@ -64,8 +64,6 @@ class Revision:
     reason: str | None
     at: float
     settled_at: float | None
-    mark: Mark | None
-    """Of the images in its scan."""
     note: str | None
     """What was odd about it, for people."""
     sops: frozenset[str]
@@ -126,10 +124,10 @@ class Ledger:
 
     def _add_columns(self) -> None:
         """Give a table of before the columns that it has not got."""
-        there = {row[1] for row in self._db.execute("PRAGMA table_info(revisions)")}
-        for name in ("mark", "note"):
-            if there and name not in there:
-                self._db.execute(f"ALTER TABLE revisions ADD COLUMN {name} TEXT")
+        for table, column, kind in (("revisions", "note", "TEXT"), ("members", "mark", "BLOB")):
+            there = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+            if there and column not in there:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def close(self) -> None:
         """Close it."""
@@ -145,6 +143,18 @@ class Ledger:
     def _do(self, sql: str, *values: Any) -> None:
         self._all(sql, *values)
 
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """Have all changes of a block, or none."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+
     # -- revisions
 
     def add(
@@ -157,31 +167,31 @@ class Ledger:
         note: str | None = None,
     ) -> int:
         """Note a new revision of a series: its instances (SOP Instance and Class UID), ``sent``: those in its scan."""
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                last = self._db.execute("SELECT max(revision) FROM revisions WHERE series = ?", (series,))
-                number: int = (last.fetchone()[0] or 0) + 1
-                self._db.execute(
-                    "INSERT INTO revisions (series, revision, state, why, at, note) VALUES (?, ?, ?, ?, ?, ?)",
-                    (series, number, State.COMPLETE, why, now, note),
-                )
-                self._db.executemany(
-                    "INSERT INTO members VALUES (?, ?, ?, ?, ?)",
-                    [(sop, series, number, kind, int(sop in sent)) for sop, kind in members],
-                )
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._changing() as db:
+            last = db.execute("SELECT max(revision) FROM revisions WHERE series = ?", (series,))
+            number: int = (last.fetchone()[0] or 0) + 1
+            db.execute(
+                "INSERT INTO revisions (series, revision, state, why, at, note) VALUES (?, ?, ?, ?, ?, ?)",
+                (series, number, State.COMPLETE, why, now, note),
+            )
+            db.executemany(
+                "INSERT INTO members (sop, series, revision, kind, sent) VALUES (?, ?, ?, ?, ?)",
+                [(sop, series, number, kind, int(sop in sent)) for sop, kind in members],
+            )
         return number
 
-    def named(self, series: str, number: int, scan_id: str, mark: Mark) -> None:
-        """Note the scan that is made of a revision, and the mark of its images."""
-        self._do(
-            "UPDATE revisions SET scan_id = ?, mark = ? WHERE series = ? AND revision = ?",
-            *(scan_id, json.dumps(astuple(mark)), series, number),
-        )
+    def named(self, series: str, number: int, scan_id: str, marks: Mapping[str, Mark]) -> None:
+        """Note the scan that is made of a revision, and the marks of its images."""
+        which = "WHERE series = ? AND revision = ?"
+        rows = [(mark.packed, series, number, sop) for sop, mark in marks.items()]
+        with self._changing() as db:
+            db.execute(f"UPDATE revisions SET scan_id = ? {which}", (scan_id, series, number))
+            db.executemany(f"UPDATE members SET mark = ? {which} AND sop = ?", rows)
+
+    def marks(self, series: str, number: int) -> dict[str, Mark]:
+        """Return the marks of the images in the scan of a revision."""
+        sql = "SELECT sop, mark FROM members WHERE series = ? AND revision = ? AND mark IS NOT NULL"
+        return {sop: Mark.unpacked(mark) for sop, mark in self._all(sql, series, number)}
 
     def came_again(self, series: str, number: int, note: str, now: float) -> None:
         """Note that all instances of a revision that the HUB has came again."""
@@ -227,11 +237,10 @@ class Ledger:
         return self._revision(found[0], True) if found else None
 
     def _revision(self, row: tuple[Any, ...], whole: bool) -> Revision:
-        series, number, state, scan_id, reason, at, settled_at, mark, note = row
-        made = None if mark is None else Mark(*json.loads(mark))
+        series, number, state, scan_id, reason, at, settled_at, note = row
         sql = "SELECT sop FROM members WHERE series = ? AND revision = ?"
         sops = frozenset(sop for (sop,) in self._all(sql, series, number)) if whole else frozenset()
-        return Revision(series, number, State(state), scan_id, reason, at, settled_at, made, note, sops)
+        return Revision(series, number, State(state), scan_id, reason, at, settled_at, note, sops)
 
     def before(self, series: str, number: int) -> str | None:
         """Return the scan of an earlier revision of the series that the HUB has, or may have; the last of them."""
@@ -254,17 +263,11 @@ class Ledger:
     def forget(self, before: float) -> None:
         """Forget revisions that were settled before this time."""
         old = self._all("SELECT series, revision FROM revisions WHERE settled_at < ?", before)
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for table in ("members", "revisions"):
-                    self._db.executemany(f"DELETE FROM {table} WHERE series = ? AND revision = ?", old)
-                gone = "DELETE FROM changed WHERE series = ? AND series NOT IN (SELECT series FROM revisions)"
-                self._db.executemany(gone, [(series,) for series, _ in old])
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._changing() as db:
+            for table in ("members", "revisions"):
+                db.executemany(f"DELETE FROM {table} WHERE series = ? AND revision = ?", old)
+            gone = "DELETE FROM changed WHERE series = ? AND series NOT IN (SELECT series FROM revisions)"
+            db.executemany(gone, [(series,) for series, _ in old])
 
     # -- instances that changed
 

@@ -6,14 +6,16 @@ images do not. What counts is whose they are, where they lie, and their pixels; 
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+
+if TYPE_CHECKING:
+    from fr_twisted.pacs.instances import Instance
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _MACROS = (
@@ -30,18 +32,50 @@ _USUAL = {"NumberOfFrames": 1.0, "SamplesPerPixel": 1.0, "RescaleSlope": 1.0, "R
 _TAGS = ["SpecificCharacterSet", "PatientID", "StudyInstanceUID", *_NUMBERS, *_GROUPS]
 
 
+_SIZE = 8
+"""Bytes of a digest: a ledger keeps one of each kind for each instance."""
+
+
 @dataclass(frozen=True)
 class Mark:
-    """Digests of an image, or of all of a series."""
+    """Digests of an image, `_SIZE` bytes each."""
 
-    data: str
+    data: bytes
     """Of every byte."""
-    patient: str
+    patient: bytes
     """Of Patient ID and Study Instance UID."""
-    geometry: str
+    geometry: bytes
     """Of size, place, and the scale of the pixels' values."""
-    pixels: str | None
-    """Of the pixels; None where some are compressed."""
+    pixels: bytes | None
+    """Of the pixels; None where they are compressed."""
+
+    @property
+    def packed(self) -> bytes:
+        """It as a ledger keeps it."""
+        return self.data + self.patient + self.geometry + (self.pixels or b"")
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> "Mark":
+        """Return what `packed` was made of."""
+        parts = [packed[at : at + _SIZE] for at in range(0, 4 * _SIZE, _SIZE)]
+        return cls(parts[0], parts[1], parts[2], parts[3] or None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How images that came again differ from those of before; of images that were not there before nothing is said."""
+
+    changed: Mapping[str, tuple[str, ...]]
+    """In what, by SOP Instance UID; nothing of those that are the same images."""
+    same_bytes: bool
+    """Whether all are the same files; also if nothing is known of those of before."""
+    blind: bool
+    """Whether the pixels of some could not be compared."""
+
+    @property
+    def words(self) -> str:
+        """What changed, in words."""
+        return " and ".join(dict.fromkeys(word for words in self.changed.values() for word in words))
 
 
 def changed(before: Mark, after: Mark) -> tuple[str, ...]:
@@ -68,32 +102,31 @@ def mark_of(data: bytes) -> Mark:
         return Mark(whole, whole, whole, None)
 
 
-def mark_of_all(paths: Iterable[Path]) -> Mark:
-    """Return the mark of the images of a series, given in an order that is always the same.
+def marks_of(instances: "Iterable[Instance]") -> dict[str, Mark]:
+    """Return the marks of instances in the spool, by SOP Instance UID.
 
     Raises:
         OSError: one cannot be read.
     """
-    found = [mark_of(path.read_bytes()) for path in paths]
-    pixels = [mark.pixels for mark in found if mark.pixels is not None]
+    return {instance.sop: mark_of(instance.stamp.path.read_bytes()) for instance in instances}
 
-    def together(digest: Callable[[Mark], str]) -> str:
-        return _digest(*(digest(mark).encode() for mark in found))
 
-    return Mark(
-        together(lambda mark: mark.data),
-        together(lambda mark: mark.patient),
-        together(lambda mark: mark.geometry),
-        _digest(*(digest.encode() for digest in pixels)) if len(pixels) == len(found) else None,
+def compare(before: Mapping[str, Mark], after: Mapping[str, Mark]) -> Comparison:
+    """Return how images differ from what those of their UIDs were before."""
+    pairs = {sop: (before[sop], mark) for sop, mark in after.items() if sop in before}
+    return Comparison(
+        {sop: what for sop, pair in pairs.items() if (what := changed(*pair))},
+        all(former.data == mark.data for former, mark in pairs.values()),
+        any(None in (former.pixels, mark.pixels) for former, mark in pairs.values()),
     )
 
 
-def _digest(*parts: bytes | memoryview) -> str:
-    made = hashlib.blake2b(digest_size=16)
+def _digest(*parts: bytes | memoryview) -> bytes:
+    made = hashlib.blake2b(digest_size=_SIZE)
     for part in parts:
         made.update(len(part).to_bytes(8))
         made.update(part)
-    return made.hexdigest()
+    return made.digest()
 
 
 def _geometry(header: Dataset) -> Iterator[bytes]:
@@ -117,7 +150,7 @@ def _numbers(item: Dataset) -> Iterator[bytes]:
         yield f"{name} {[round(float(each), digits) + 0.0 for each in values]}".encode()
 
 
-def _pixels(header: Dataset, data: bytes, at: int) -> str | None:
+def _pixels(header: Dataset, data: bytes, at: int) -> bytes | None:
     """Return the digest of pixels as little endian; None: they are compressed, or of a size that is never swapped."""
     syntax = header.file_meta.TransferSyntaxUID
     bits = int(header.BitsAllocated)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,24 +11,20 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from fr_twisted.model import ScanMeta
-from fr_twisted.pacs.arrivals import ASKED, Arrival, Arrivals
-from fr_twisted.pacs.files import Skipped, Stamp
-from fr_twisted.pacs.instances import Instance, InstanceSpool
+from fr_twisted.pacs.arrivals import Arrival, Arrivals
+from fr_twisted.pacs.instances import InstanceSpool
 from fr_twisted.pacs.interfaces import Candidate
-from fr_twisted.pacs.ledger import Ledger, Revision, State
-from fr_twisted.pacs.marks import changed, mark_of_all
+from fr_twisted.pacs.judging import BEFORE, Judge, Outcome
+from fr_twisted.pacs.ledger import Ledger, State
 from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.revisions import ReceivedCandidate
 from fr_twisted.pacs.rules import Rules
-from fr_twisted.pacs.scans import Drop, classify
 from fr_twisted.pacs.sources import Queue, SkipLog
 from fr_twisted.pacs.trouble import log_trouble
 
 LOOK = 1.0
 """Seconds between two looks at what people ask for."""
 
-_BEFORE = "it was complete before the restart"
 _MOMENT = 1.0
 
 TIDY = 60.0
@@ -40,19 +35,6 @@ CROWDED = 0.8
 
 REMEMBER = 90 * 86400.0
 """Seconds for which the ledger tells what became of an instance."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a series that counts as complete has become: a revision to be sent, or none."""
-
-    state: State
-    number: int
-    reason: str = ""
-    drop: Drop | None = None
-    skipped: tuple[Skipped, ...] = ()
-    changed: str | None = None
-    """How images changed under their UIDs, which no sender should do to them."""
 
 
 class ReceivedSource:
@@ -91,9 +73,9 @@ class ReceivedSource:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.spool, self.ledger, self.now = spool, ledger, now
-        self.rules = rules
+        self._judge = Judge(spool, ledger, rules, patient_id, now)
         self._node, self._work, self._clock = node, work, clock
-        self._keep, self._patience, self._patient_id, self._run = keep, patience, patient_id, run
+        self._keep, self._patience, self._run = keep, patience, run
         self._arrivals = Arrivals(clock, quiet, patience, self._complete)
         self._queue = Queue()
         self._skips = SkipLog()
@@ -105,6 +87,15 @@ class ReceivedSource:
         """Fires when what a predecessor left is taken up."""
         self.on_settled: Callable[[], None] = lambda: None
         """Called when something became of a series."""
+
+    @property
+    def rules(self) -> Rules:
+        """Which series are sent."""
+        return self._judge.rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._judge.rules = rules
 
     # -- Source
 
@@ -166,24 +157,24 @@ class ReceivedSource:
             latest = await self._run(self.ledger.latest, series)
             whole = frozenset(instance.sop for instance in self.spool.instances(series))
             if latest is not None and latest.sops == whole and latest.state is State.COMPLETE:
-                self._send(series, _BEFORE, True)
+                self._send(series, BEFORE, True)
                 continue
             if latest is None or latest.sops != whole:
                 self._arrivals.found(series)
             # What came after it may be no part of a scan: that must not keep it from being sent.
             awaited = await self._run(self.ledger.awaited, series)
             if awaited is not None:
-                self._put(series, partial(self._revive, awaited), _BEFORE)
+                self._put(series, partial(self._judge.revive, awaited), BEFORE)
 
     def _complete(self, series: str, why: str) -> None:
         self._send(series, why, False)
 
     def _send(self, series: str, why: str, unsent: bool) -> None:
         """Send what is there of a series, if it is news; ``unsent``: also if it is the last revision again."""
-        self._put(series, lambda: self._revise(series, why, unsent), why)
+        self._put(series, lambda: self._judge.revise(series, why, unsent), why)
 
-    def _put(self, series: str, make: Callable[[], _Outcome | None], why: str) -> None:
-        sending = self._turn.run(lambda: Deferred.fromCoroutine(self._judge(series, make)))
+    def _put(self, series: str, make: Callable[[], Outcome | None], why: str) -> None:
+        sending = self._turn.run(lambda: Deferred.fromCoroutine(self._note(series, make)))
 
         def failed(failure: Failure) -> None:
             self._trouble(failure, "a received series could not be looked at, and will be again")
@@ -191,16 +182,16 @@ class ReceivedSource:
 
         sending.addErrback(failed)
 
-    async def _judge(self, series: str, make: Callable[[], _Outcome | None]) -> None:
+    async def _note(self, series: str, make: Callable[[], Outcome | None]) -> None:
         if not self._running:
             return
         outcome = await self._run(make)
         if outcome is None or not self._running:
             return
         self._skips.say(outcome.skipped)
-        if outcome.changed is not None:
-            text = "series {series} {reason}; it is sent as another scan"
-            self._log.warn(text, series=series, reason=outcome.changed, event="series.changed")
+        if outcome.odd is not None:
+            text = "series {series} {reason}"
+            self._log.warn(text, series=series, reason=outcome.odd, event="series.changed")
         self._log.info(
             "series {series}, revision {count}: {state}: {reason}",
             series=series,
@@ -215,98 +206,6 @@ class ReceivedSource:
         self._queue.put(
             ReceivedCandidate(series, outcome.number, outcome.drop, self, self._node, self._work())
         )
-
-    def _revise(self, series: str, why: str, unsent: bool) -> _Outcome | None:
-        """Note a revision of all instances that are there, and judge it; None: it is on its way already. Blocks.
-
-        What was settled before and came again, or a person asks for, is judged and sent again: the HUB knows its own.
-        """
-        instances = self.spool.instances(series)
-        latest = self.ledger.latest(series)
-        whole = frozenset(instance.sop for instance in instances)
-        waiting = latest is not None and latest.sops == whole and latest.state is State.COMPLETE
-        if not instances or (waiting and not unsent):
-            return None
-        if latest is not None and latest.state is State.KEPT and whole < latest.sops and why != ASKED:
-            # A sender began it once more and broke off. Were it whole it would be sent: the HUB may miss its bytes.
-            self.spool.remove(series, whole)
-            return _Outcome(State.KEPT, latest.number, "it is part of what the HUB has", None, ())
-        drops, skipped = classify([instance.stamp for instance in instances], self._patient_id)
-        note = None
-        if latest is not None and latest.state is State.KEPT and latest.sops == whole:
-            news, note = self._again_kept(latest, drops[0].files if drops else [i.stamp for i in instances])
-            if not news and note is not None and why != ASKED:
-                self.ledger.came_again(series, latest.number, note, self.now())
-                return _Outcome(State.KEPT, latest.number, note, None, ())
-        number = self._number(series, instances, drops, latest, whole, why, note)
-        return self._outcome(series, number, drops, skipped, why, note)
-
-    def _again_kept(self, latest: Revision, files: Sequence[Stamp]) -> tuple[bool, str | None]:
-        """Return whether a series that the HUB has came again with other images, and what is to be told of it.
-
-        Nothing is to be told of the same bytes: they are offered, for the HUB may miss them and else knows them.
-        """
-        mark = mark_of_all(sorted(stamp.path for stamp in files))
-        if latest.mark is None or latest.mark.data == mark.data:
-            return False, None
-        if what := changed(latest.mark, mark):
-            return True, f"came again with {' and '.join(what)} changed, under the same UIDs"
-        compared = (
-            "" if latest.mark.pixels and mark.pixels else ", which were not compared: some are compressed"
-        )
-        return False, f"came again in another encoding; the HUB has these images{compared}"
-
-    def _revive(self, revision: Revision) -> _Outcome:
-        """Judge once more a revision that was on its way when we were killed. Blocks."""
-        stamps = [i.stamp for i in self.spool.instances(revision.series) if i.sop in revision.sops]
-        drops, skipped = classify(stamps, self._patient_id)
-        return self._outcome(revision.series, revision.number, drops, skipped, _BEFORE)
-
-    def _outcome(
-        self,
-        series: str,
-        number: int,
-        drops: Sequence[Drop],
-        skipped: Sequence[Skipped],
-        why: str,
-        note: str | None = None,
-    ) -> _Outcome:
-        if not drops:
-            reason = skipped[0].reason if skipped else "there is nothing in it to send"
-            return self._done(series, number, State.UNUSABLE, reason, skipped)
-        decision = self.rules.decide(drops[0].meta)
-        if not decision.send:
-            return self._done(series, number, State.IGNORED, decision.reason, [])
-        more: dict[str, object] = {"priority": decision.priority}
-        if decision.analysis is not None:
-            more["analysis"] = decision.analysis
-        meta = ScanMeta.model_validate({**drops[0].meta.model_dump(), **more})
-        drop = Drop(drops[0].files, drops[0].entries, drops[0].others, meta)
-        return _Outcome(State.COMPLETE, number, f"{why}; {decision.reason}", drop, tuple(skipped), note)
-
-    def _number(
-        self,
-        series: str,
-        instances: Sequence[Instance],
-        drops: Sequence[Drop],
-        latest: Revision | None,
-        whole: frozenset[str],
-        why: str,
-        note: str | None,
-    ) -> int:
-        if latest is not None and latest.sops == whole and note is None:
-            if latest.state is not State.KEPT:
-                self.ledger.settle(series, latest.number, State.COMPLETE, None, None)
-            return latest.number
-        sent = frozenset(stamp.path.stem for drop in drops[:1] for stamp in drop.files)
-        members = [(instance.sop, instance.kind) for instance in instances]
-        return self.ledger.add(series, members, sent, why, self.now(), note)
-
-    def _done(
-        self, series: str, number: int, state: State, reason: str, skipped: Sequence[Skipped]
-    ) -> _Outcome:
-        self.ledger.settle(series, number, state, reason, self.now())
-        return _Outcome(state, number, reason, None, tuple(skipped))
 
     # -- what became of them
 

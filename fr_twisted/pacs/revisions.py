@@ -7,7 +7,7 @@ from typing import Protocol
 from fr_twisted.model import ScanMeta
 from fr_twisted.pacs.files import NotUsableError
 from fr_twisted.pacs.ledger import Ledger, State
-from fr_twisted.pacs.marks import mark_of_all
+from fr_twisted.pacs.marks import mark_of
 from fr_twisted.pacs.scans import Drop, Payload, Prepared, prepare
 
 
@@ -53,8 +53,8 @@ class ReceivedCandidate:
         drop = Drop(self.drop.files, self.drop.entries, self.drop.others, meta)
         prepared = prepare(drop, self._node, self._work)
         try:
-            mark = mark_of_all(sorted(stamp.path for stamp in drop.files))
-            ledger.named(self.series, self.number, prepared.item.id, mark)
+            marks = {stamp.path.stem: mark_of(stamp.path.read_bytes()) for stamp in drop.files}
+            ledger.named(self.series, self.number, prepared.item.id, marks)
         except BaseException:
             prepared.discard()
             raise

@@ -494,7 +494,7 @@ class ReceivedSourceTests(SourceCase):
         for syntax, words in (
             (ImplicitVRLittleEndian, "came again in another encoding; the HUB has these images"),
             (ExplicitVRBigEndian, "came again in another encoding; the HUB has these images"),
-            (JPEGLSLossless, "the HUB has these images, which were not compared: some are compressed"),
+            (JPEGLSLossless, "the HUB has these images, which were not all compared: some are compressed"),
         ):
             self.let_go()
             self.receive_encoded(syntax)
@@ -587,7 +587,7 @@ class ReceivedSourceTests(SourceCase):
         self.start()
         latest = self.ledger.latest("1.2.3")
         assert latest is not None
-        self.assertEqual((latest.scan_id, latest.mark, latest.note), ("scan-1", None, None))
+        self.assertEqual((latest.scan_id, latest.note, self.ledger.marks("1.2.3", 1)), ("scan-1", None, {}))
 
     def late_stranger(self) -> None:
         """Have a series wait for the HUB, and an instance of another patient come late in it."""
@@ -628,6 +628,32 @@ class ReceivedSourceTests(SourceCase):
         latest = self.ledger.latest("1.2.3")
         assert latest is not None
         self.assertEqual((latest.number, latest.state), (1, State.KEPT))
+
+    def test_partChanged(self) -> None:
+        """A part of what the HUB has is no scan though its images changed; that is told, and nothing is lost unseen."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.send()
+        self.let_go()
+        with capturedLogs() as said:
+            self.receive(range(1, 4), association=2, PixelData=bytes(128))
+            self.clock.advance(5)
+        self.nothing()
+        self.assertEqual((self.state(), self.ledger.all_changed()), (State.KEPT, {"1.2.3": (3, "pixels")}))
+        [event] = [event for event in said if event.get("event") == "series.changed"]
+        self.assertIn("came again with pixels changed, and not whole: send all of it", event["reason"])
+
+    def test_otherRulesSince(self) -> None:
+        """What the HUB has stays kept, and committed to, when it comes again under rules that ignore it."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.send()
+        self.let_go()
+        self.source.rules = Rules(rule=(Rule(name="rest", ignore=True),))
+        self.receive(range(1, 9), association=2)
+        self.clock.advance(5)
+        self.nothing()
+        self.assertEqual(self.state(), State.KEPT)
 
     def test_disconnected(self) -> None:
         """A connection that is gone counts as broken off, unless it is told within a moment that it was released."""
