@@ -132,7 +132,12 @@ class ReceivedSource:
 
     def changed(self, series: str, sop: str, what: Sequence[str]) -> None:
         """An instance came again under the UID of another image; that one is kept, and people are told."""
-        noting = self._run(self.ledger.came_changed, series, sop, ", ".join(what))
+        if not self._running:
+            return
+        # In its turn, so that nobody closes the ledger meanwhile.
+        noting: Deferred[int] = self._turn.run(
+            self._run, self.ledger.came_changed, series, sop, ", ".join(what)
+        )
 
         def noted(count: int) -> None:
             if count == 1:

@@ -619,6 +619,18 @@ class AskedTests(ServiceCase):
         self.clock.pump([LOOK_SECONDS] * 3)
         self.assertEqual(len(self.said("dicom.unknown")), 1)
 
+    def test_damagedWish(self) -> None:
+        """A file that says nothing that could be asked is removed, and does not stand in the way of others."""
+        self.remember()
+        written = self.report()
+        folder = self.root / "state" / asked.FOLDER
+        folder.mkdir()
+        for name, text in (("a", ""), ("b", "[]"), ("c", '{"report": 1}')):
+            (folder / name).write_text(text)
+        self.asked(written, again=True)
+        self.assertEqual(list(folder.iterdir()), [])
+        self.assertEqual(set(self.fakes[ONE].times.values()), {2})
+
     def test_beforeTheStart(self) -> None:
         """What was asked while no Fr-PACS ran is done by the next."""
         self.fakes[ONE].statuses = [0x0122] * 4
