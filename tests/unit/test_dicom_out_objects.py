@@ -1,5 +1,6 @@
 """DICOM objects of a report, read back with highdicom: their numbers, places, references and modules."""
 
+import copy
 import io
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as known
+from pydicom.uid import EnhancedMRImageStorage
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,6 +22,7 @@ from fr_twisted.brain.analysis.schema import Usability
 from fr_twisted.bundle import LABELS_NII, LESIONS_NII, OVERLAY_PNG, REPORT_PDF
 from fr_twisted.pacs.dicom_out import codes, objects, seg
 from fr_twisted.pacs.dicom_out.common import Kind
+from fr_twisted.pacs.dicom_out.headers import SourceSeries
 from tests.dicom_out_builders import SERIES, Case, make_case
 
 
@@ -62,6 +65,37 @@ def group_of(report: Any, code: Any, side: Any = None) -> Any:
         if group.finding_type == code and [site.laterality for site in group.finding_sites] == [side]
     ]
     return found
+
+
+def item(**elements: Any) -> Dataset:
+    """Return a data set of these elements."""
+    made_item = Dataset()
+    for keyword, element in elements.items():
+        setattr(made_item, keyword, element)
+    return made_item
+
+
+def enhanced(source: SourceSeries) -> Dataset:
+    """Return the images of a series as one Enhanced MR image."""
+    first = source.first
+    image = copy.deepcopy(first)
+    image.SOPClassUID, image.SOPInstanceUID = EnhancedMRImageStorage, "1.2.3.77"
+    image.NumberOfFrames = len(source.images)
+    measures = item(PixelSpacing=first.PixelSpacing, SliceThickness=first.SliceThickness)
+    orientation = item(ImageOrientationPatient=first.ImageOrientationPatient)
+    image.SharedFunctionalGroupsSequence = [
+        item(PixelMeasuresSequence=[measures], PlaneOrientationSequence=[orientation])
+    ]
+    image.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=each.ImagePositionPatient)],
+            FrameContentSequence=[item(StackID="1", InStackPositionNumber=number)],
+        )
+        for number, each in enumerate(source.images, start=1)
+    ]
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(image, keyword)
+    return image
 
 
 class ReportTests(SynchronousTestCase):
@@ -368,6 +402,27 @@ class CommonTests(SynchronousTestCase):
                 one = make_case(Path(folder), **nothing)
                 found = objects.make(one.report, one.source)
             self.assertEqual((set(found.files), found.missing), (set(Kind) - {Kind.SEG}, {Kind.SEG: reason}))
+
+    def test_framesOfReference(self) -> None:
+        """Of a series in two frames of reference there is no segmentation, and the reason is told."""
+        images = [copy.deepcopy(image) for image in case().source.images]
+        images[0].FrameOfReferenceUID = "1.2.3"
+        found = objects.make(case().report, SourceSeries(case().source.scan_id, tuple(images)))
+        self.assertEqual(set(found.files), set(Kind) - {Kind.SEG})
+        self.assertEqual(found.missing, {Kind.SEG: "its images do not share one frame of reference"})
+
+    def test_multiFrame(self) -> None:
+        """Of one enhanced image all objects are made, and the image library names it."""
+        image = enhanced(case().source)
+        found = objects.make(case().report, SourceSeries(case().source.scan_id, (image,)))
+        self.assertEqual((set(found.files), found.missing), (set(Kind), {}))
+        content = highdicom.sr.srread(io.BytesIO(found.files[Kind.SR])).content[0].ContentSequence
+        (library,) = [item for item in content if item.name == known.DCM.ImageLibrary]
+        (entry,) = library.ContentSequence[0].ContentSequence
+        self.assertEqual(entry.referenced_sop_instance_uid, image.SOPInstanceUID)
+        segments = highdicom.seg.segread(io.BytesIO(found.files[Kind.SEG]))
+        plain = highdicom.seg.segread(io.BytesIO(made()[Kind.SEG]))
+        self.assertEqual(segments.pixel_array.sum(), plain.pixel_array.sum())
 
     def test_stableTracking(self) -> None:
         """A structure has one tracking UID in every scan of a patient, a lesion candidate one in its report."""
