@@ -381,6 +381,14 @@ class CallBackTests(CommitmentCase):
         self.assertEqual(len(self.said("dicom.committed")), 1)
         self.assertFalse(self.reported())
 
+    def test_reportedWhileOthersAreMade(self) -> None:
+        """A report is noted and answered at once though the objects of others are being made, which takes long."""
+        written = self.report()
+        making = self.service._making.acquire()
+        self.assertTrue(self.reported())
+        self.assertIs(self.delivery(written)["committed"], True)
+        self.successResultOf(making).release()
+
     def test_reportedAfterARestart(self) -> None:
         """The report may come when Fr-PACS was restarted meanwhile."""
         written = self.report()

@@ -412,7 +412,11 @@ class DicomOutService(Service):
         await self._note(job)
         if job.done:
             self._open.pop(job.report_id, None)
-            await self._making.run(self._run, self._jobs.discard_objects, job.report_id)
+            # In turn with what makes them, which may take long: nobody waits for that, least of all an archive.
+            self.spawn(self._discard(job.report_id))
+
+    async def _discard(self, report_id: str) -> None:
+        await self._making.run(self._run, self._jobs.discard_objects, report_id)
 
     async def _note(self, job: Job) -> None:
         # Text is made of it here: another queue may change it while a thread writes.
