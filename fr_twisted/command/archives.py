@@ -41,6 +41,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         epilog=RESEND_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    anew.add_argument(
+        "--archive", metavar="NAME", help="only to this archive: its AE title, or AET@host:port"
+    )
     which = anew.add_mutually_exclusive_group(required=True)
     which.add_argument("reports", nargs="*", default=[], metavar="REPORT", help="the id of a report")
     which.add_argument("--refused", action="store_true", help="all that an archive refused for good")
@@ -65,6 +68,8 @@ def run_list(given: argparse.Namespace) -> int:
             [str(row["fate"])]
             + ["committed"] * bool(row["committed"])
             + [row["reason"]] * bool(row["reason"])
+            + [f"commitment awaited since {row['awaited_since']}"] * bool(row["awaited_since"])
+            + [f"incomplete, no {kind} ({why})" for kind, why in row["missing"].items()]
         )
         print(f"{row['report_id']}  {row['scan_id']}  {row['archive']}  {': '.join(map(str, told))}")
     if not rows:
@@ -82,15 +87,16 @@ def run_resend(given: argparse.Namespace) -> int:
 
     state = _state(given.state)
     jobs = {job.report_id: job for job in _jobs(state)}
+    meant = _meant(given.archive, jobs.values())
     wanted = list(given.reports)
     if not wanted:
-        wanted = [name for name, job in jobs.items() if given.all or _is_refused(job)]
+        wanted = [name for name, job in jobs.items() if given.all or _is_refused(job, meant)]
     for name in wanted:
         if name not in jobs:
             raise CommandError(f"no report {name!r} is in {state}; fr archives list shows those that are")
     try:
         for name in wanted:
-            ask(state, Asked(name, given.again))
+            ask(state, Asked(name, given.again, given.archive))
     except OSError as error:
         raise CommandError(f"{state} cannot be written: {error.strerror}", BROKEN) from None
     many = "report" if len(wanted) == 1 else "reports"
@@ -99,6 +105,8 @@ def run_resend(given: argparse.Namespace) -> int:
 
 
 def _row(job: "Job", archive: str) -> dict[str, Any]:
+    from fr_twisted.pacs.dicom_out.words import since_words
+
     delivery = job.deliveries[archive]
     return {
         "report_id": job.report_id,
@@ -108,14 +116,31 @@ def _row(job: "Job", archive: str) -> dict[str, Any]:
         "objects": len(delivery.kept),
         "attempts": delivery.attempts,
         "committed": delivery.committed,
+        "awaited_since": since_words(delivery) if delivery.is_awaited else None,
         "reason": delivery.reason,
+        "missing": job.missing,
     }
 
 
-def _is_refused(job: "Job") -> bool:
+def _is_refused(job: "Job", at: "set[str] | None" = None) -> bool:
+    """Return whether an archive refused it; ``at``: one of these, as AET@host:port."""
     from fr_twisted.pacs.dicom_out.scu import Fate
 
-    return any(delivery.fate is Fate.REFUSED for delivery in job.deliveries.values())
+    found = {name for name, delivery in job.deliveries.items() if delivery.fate is Fate.REFUSED}
+    return bool(found if at is None else found & at)
+
+
+def _meant(name: str | None, jobs: "Iterable[Job]") -> set[str] | None:
+    """Return the archives that a name stands for: those of before, and of FR_DICOM_ARCHIVES as it is set here."""
+    if name is None:
+        return None
+    configured = folders.archives()
+    known = {archive for job in jobs for archive in job.deliveries} | (configured or set())
+    meant = {archive for archive in known if name in (archive, archive.rpartition("@")[0])}
+    if not meant and configured is not None:
+        shown = ", ".join(sorted(known)) or "none"
+        raise CommandError(f"there is no archive {name!r}; known are: {shown}")
+    return meant
 
 
 def _jobs(state: Path) -> "Iterable[Job]":

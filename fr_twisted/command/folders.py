@@ -19,16 +19,39 @@ def find(given: Path | None, setting: str, field: str, part: str, refusal: str) 
     Raises:
         CommandError: it is no such folder, or the settings cannot be read.
     """
+    from fr_twisted.config import PacsSettings, default_text
+
+    folder = given or Path(_value(setting) or str(default_text(PacsSettings, field)))
+    if not (folder / part).is_dir():
+        raise CommandError(f"{folder} {refusal}")
+    return folder
+
+
+def archives() -> set[str] | None:
+    """Return the archives of FR_DICOM_ARCHIVES, as AET@host:port; None: it is not set here.
+
+    Raises:
+        CommandError: the settings cannot be read.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from fr_twisted.setting_dicom import Archives
+
+    found = _value("FR_DICOM_ARCHIVES")
+    try:
+        return None if found is None else set(map(str, TypeAdapter(Archives).validate_python(found)))
+    except ValidationError:
+        raise CommandError("FR_DICOM_ARCHIVES is not AET@host:port with commas between") from None
+
+
+def _value(setting: str) -> str | None:
+    """Return a setting of the environment and ``.env``; None: it is not set."""
     from twisted.python import usage
 
-    from fr_twisted.config import PacsSettings, default_text
     from fr_twisted.ops.options import read_environment
 
     try:
         found = read_environment(os.environ, Path.cwd()).get(setting)
     except usage.UsageError as error:
         raise CommandError(str(error)) from None
-    folder = given or Path(found[0] if found else str(default_text(PacsSettings, field)))
-    if not (folder / part).is_dir():
-        raise CommandError(f"{folder} {refusal}")
-    return folder
+    return found[0] if found else None

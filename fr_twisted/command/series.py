@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,16 +66,20 @@ def run_complete(given: argparse.Namespace) -> int:
 def run_list(given: argparse.Namespace) -> int:
     """List them, and return the exit status."""
     root = _spool(given.spool)
-    settled = {revision.series: revision for revision in _revisions(root)}
     here = {folder.name: _sops(folder) for folder in sorted((root / "series").iterdir()) if folder.is_dir()}
-    rows = [_row(series, here.get(series), settled.get(series)) for series in {**settled, **here}]
+    revisions, changed = _ledger(root, here)
+    settled = {revision.series: revision for revision in revisions}
+    rows = [
+        _row(series, here.get(series), settled.get(series), changed.get(series))
+        for series in {**settled, **here}
+    ]
     if given.json:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
         state = "complete, the HUB has it not yet" if row["state"] == "complete" else str(row["state"])
         told = [f"revision {row['revision']}", state] if row["revision"] else ["awaited"]
-        told += [str(row[name]) for name in ("scan_id", "reason") if row[name]]
+        told += [str(row[name]) for name in ("scan_id", "reason", "note") if row[name]]
         many = "" if row["instances"] == 1 else "s"
         where = f"{row['instances']} instance{many}" if row["instances"] else "no longer in the spool"
         print(f"{row['series']}  {where}{', some of them new' if row['new'] else ''}  {': '.join(told)}")
@@ -83,7 +88,13 @@ def run_list(given: argparse.Namespace) -> int:
     return 0
 
 
-def _row(series: str, sops: frozenset[str] | None, revision: "Revision | None") -> dict[str, object]:
+def _row(
+    series: str, sops: frozenset[str] | None, revision: "Revision | None", changed: tuple[int, str] | None
+) -> dict[str, object]:
+    notes = [revision.note] if revision and revision.note else []
+    if changed is not None:
+        count, what = changed
+        notes.append(f"{count} came again with {what} changed; the first are kept")
     return {
         "series": series,
         "instances": len(sops or ()),
@@ -92,6 +103,7 @@ def _row(series: str, sops: frozenset[str] | None, revision: "Revision | None") 
         "state": revision.state.value if revision else None,
         "scan_id": revision.scan_id if revision else None,
         "reason": revision.reason if revision else None,
+        "note": "; ".join(notes) or None,
     }
 
 
@@ -99,7 +111,8 @@ def _sops(folder: Path) -> frozenset[str]:
     return frozenset(path.stem for path in folder.glob("*.dcm"))
 
 
-def _revisions(root: Path) -> "list[Revision]":
+def _ledger(root: Path, here: Collection[str]) -> "tuple[list[Revision], dict[str, tuple[int, str]]]":
+    """Return the last revision of each series, and the series of which images came again changed."""
     import sqlite3
 
     from fr_twisted.pacs.ledger import Ledger
@@ -107,7 +120,7 @@ def _revisions(root: Path) -> "list[Revision]":
     ledger = Ledger(root, read_only=True)
     try:
         ledger.open()
-        return ledger.everything()
+        return ledger.everything(here), ledger.all_changed()
     except sqlite3.Error as error:
         raise CommandError(f"the ledger in {root} cannot be read: {error}", BROKEN) from None
     finally:

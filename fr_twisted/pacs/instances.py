@@ -25,6 +25,7 @@ from pydicom.filereader import read_file_meta_info
 from twisted.logger import Logger
 
 from fr_twisted.pacs.files import Stamp, take_stamp
+from fr_twisted.pacs.marks import changed, mark_of
 
 UID = re.compile(r"[0-9][0-9.]{0,63}\Z")
 """What is taken for a UID, and is therefore safe as a file name."""
@@ -53,11 +54,11 @@ class Instance:
 
 @dataclass(frozen=True)
 class Added:
-    """What `InstanceSpool.add` did: ``new`` or there already, how many the series has, whether the bytes differ."""
+    """What `InstanceSpool.add` did: ``new`` or there already, how many the series has, in what the image differs."""
 
     new: bool
     count: int
-    differs: bool = False
+    changed: tuple[str, ...] = ()
 
 
 def fsync_folder(path: Path) -> None:
@@ -218,9 +219,10 @@ class InstanceSpool:
     def _again(self, series: str, there: Instance, parts: Sequence[bytes]) -> Added:
         # It may be the other thread's, which has not synced its name yet.
         fsync_folder(self._series / series)
-        differs = there.stamp.path.read_bytes() != b"".join(parts)
+        before, after = there.stamp.path.read_bytes(), b"".join(parts)
+        what = () if before == after else changed(mark_of(before), mark_of(after))
         with self._mutex:
-            return Added(False, len(self._index.get(series, {})), differs)
+            return Added(False, len(self._index.get(series, {})), what)
 
     def _see_room(self, size: int) -> None:
         if self.used + size > self._limit:

@@ -7,27 +7,33 @@ What a method returned for is on disk. All of it blocks, for threads; one connec
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from fr_twisted.pacs.marks import Mark
 
 FILE = "ledger.db"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS revisions (
     series TEXT, revision INTEGER, state TEXT NOT NULL, why TEXT, scan_id TEXT, reason TEXT, at REAL, settled_at REAL,
-    PRIMARY KEY (series, revision)) WITHOUT ROWID;
+    note TEXT, PRIMARY KEY (series, revision)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS settled ON revisions (settled_at);
 CREATE TABLE IF NOT EXISTS members (
-    sop TEXT, series TEXT, revision INTEGER, kind TEXT NOT NULL, sent INTEGER NOT NULL,
+    sop TEXT, series TEXT, revision INTEGER, kind TEXT NOT NULL, sent INTEGER NOT NULL, mark BLOB,
     PRIMARY KEY (sop, series, revision)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS members_of ON members (series, revision);
 CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY, uid TEXT, peer TEXT, at REAL, items TEXT, result TEXT, attempts INTEGER DEFAULT 0,
     UNIQUE (uid, peer));
+CREATE TABLE IF NOT EXISTS changed (series TEXT, sop TEXT, what TEXT, PRIMARY KEY (series, sop)) WITHOUT ROWID;
 """
+
+_COLUMNS = "series, revision, state, scan_id, reason, at, settled_at, note"
 
 
 class State(StrEnum):
@@ -58,6 +64,8 @@ class Revision:
     reason: str | None
     at: float
     settled_at: float | None
+    note: str | None
+    """What was odd about it, for people."""
     sops: frozenset[str]
 
 
@@ -111,7 +119,15 @@ class Ledger:
         if not self._read_only:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
+            self._add_columns()
             self._db.executescript(_SCHEMA)
+
+    def _add_columns(self) -> None:
+        """Give a table of before the columns that it has not got."""
+        for table, column, kind in (("revisions", "note", "TEXT"), ("members", "mark", "BLOB")):
+            there = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+            if there and column not in there:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def close(self) -> None:
         """Close it."""
@@ -127,35 +143,61 @@ class Ledger:
     def _do(self, sql: str, *values: Any) -> None:
         self._all(sql, *values)
 
-    # -- revisions
-
-    def add(
-        self, series: str, members: Iterable[tuple[str, str]], sent: frozenset[str], why: str, now: float
-    ) -> int:
-        """Note a new revision of a series: its instances (SOP Instance and Class UID), ``sent``: those in its scan."""
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """Have all changes of a block, or none."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                last = self._db.execute("SELECT max(revision) FROM revisions WHERE series = ?", (series,))
-                number: int = (last.fetchone()[0] or 0) + 1
-                self._db.execute(
-                    "INSERT INTO revisions (series, revision, state, why, at) VALUES (?, ?, ?, ?, ?)",
-                    (series, number, State.COMPLETE, why, now),
-                )
-                self._db.executemany(
-                    "INSERT INTO members VALUES (?, ?, ?, ?, ?)",
-                    [(sop, series, number, kind, int(sop in sent)) for sop, kind in members],
-                )
+                yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
+
+    # -- revisions
+
+    def add(
+        self,
+        series: str,
+        members: Iterable[tuple[str, str]],
+        sent: frozenset[str],
+        why: str,
+        now: float,
+        note: str | None = None,
+    ) -> int:
+        """Note a new revision of a series: its instances (SOP Instance and Class UID), ``sent``: those in its scan."""
+        with self._changing() as db:
+            last = db.execute("SELECT max(revision) FROM revisions WHERE series = ?", (series,))
+            number: int = (last.fetchone()[0] or 0) + 1
+            db.execute(
+                "INSERT INTO revisions (series, revision, state, why, at, note) VALUES (?, ?, ?, ?, ?, ?)",
+                (series, number, State.COMPLETE, why, now, note),
+            )
+            db.executemany(
+                "INSERT INTO members (sop, series, revision, kind, sent) VALUES (?, ?, ?, ?, ?)",
+                [(sop, series, number, kind, int(sop in sent)) for sop, kind in members],
+            )
         return number
 
-    def named(self, series: str, number: int, scan_id: str) -> None:
-        """Note the scan that is made of a revision."""
+    def named(self, series: str, number: int, scan_id: str, marks: Mapping[str, Mark]) -> None:
+        """Note the scan that is made of a revision, and the marks of its images."""
+        which = "WHERE series = ? AND revision = ?"
+        rows = [(mark.packed, series, number, sop) for sop, mark in marks.items()]
+        with self._changing() as db:
+            db.execute(f"UPDATE revisions SET scan_id = ? {which}", (scan_id, series, number))
+            db.executemany(f"UPDATE members SET mark = ? {which} AND sop = ?", rows)
+
+    def marks(self, series: str, number: int) -> dict[str, Mark]:
+        """Return the marks of the images in the scan of a revision."""
+        sql = "SELECT sop, mark FROM members WHERE series = ? AND revision = ? AND mark IS NOT NULL"
+        return {sop: Mark.unpacked(mark) for sop, mark in self._all(sql, series, number)}
+
+    def came_again(self, series: str, number: int, note: str, now: float) -> None:
+        """Note that all instances of a revision that the HUB has came again."""
         self._do(
-            "UPDATE revisions SET scan_id = ? WHERE series = ? AND revision = ?", scan_id, series, number
+            "UPDATE revisions SET note = ?, settled_at = ? WHERE series = ? AND revision = ?",
+            *(note, now, series, number),
         )
 
     def settle(self, series: str, number: int, state: State, reason: str | None, now: float | None) -> None:
@@ -167,35 +209,38 @@ class Ledger:
 
     def latest(self, series: str) -> Revision | None:
         """Return the last revision of a series."""
-        found = self._all(
-            "SELECT series, revision, state, scan_id, reason, at, settled_at FROM revisions"
-            " WHERE series = ? ORDER BY revision DESC LIMIT 1",
-            series,
-        )
-        return self._revision(found[0]) if found else None
+        return self._one("WHERE series = ? ORDER BY revision DESC LIMIT 1", series)
 
     def awaited(self, series: str) -> Revision | None:
         """Return the last revision that is on its way to the HUB: not always the last of all."""
-        found = self._all(
-            "SELECT series, revision, state, scan_id, reason, at, settled_at FROM revisions"
-            " WHERE series = ? AND state = ? ORDER BY revision DESC LIMIT 1",
-            *(series, State.COMPLETE),
-        )
-        return self._revision(found[0]) if found else None
+        where = "WHERE series = ? AND state = ? ORDER BY revision DESC LIMIT 1"
+        return self._one(where, series, State.COMPLETE)
 
-    def everything(self) -> list[Revision]:
-        """Return the last revision of every series, the newest last."""
+    def settled(self, series: str) -> float | None:
+        """Return when something became of the last revision; None: of it, or of one before, nothing did yet."""
         found = self._all(
-            "SELECT r.series, r.revision, r.state, r.scan_id, r.reason, r.at, r.settled_at FROM revisions r"
+            "SELECT state, settled_at FROM revisions WHERE series = ? ORDER BY revision", series
+        )
+        on_its_way = any(state == State.COMPLETE for state, _ in found)
+        return None if not found or on_its_way else found[-1][1]
+
+    def everything(self, whole: Collection[str] = ()) -> list[Revision]:
+        """Return the last revision of every series, the newest last; ``whole``: the series whose ``sops`` are told."""
+        found = self._all(
+            f"SELECT {_COLUMNS} FROM revisions r"
             " WHERE r.revision = (SELECT max(revision) FROM revisions WHERE series = r.series) ORDER BY r.at"
         )
-        return [self._revision(row) for row in found]
+        return [self._revision(row, row[0] in whole) for row in found]
 
-    def _revision(self, row: tuple[Any, ...]) -> Revision:
-        series, number, state, scan_id, reason, at, settled_at = row
-        members = self._all("SELECT sop FROM members WHERE series = ? AND revision = ?", series, number)
-        sops = frozenset(sop for (sop,) in members)
-        return Revision(series, number, State(state), scan_id, reason, at, settled_at, sops)
+    def _one(self, where: str, *values: Any) -> Revision | None:
+        found = self._all(f"SELECT {_COLUMNS} FROM revisions {where}", *values)
+        return self._revision(found[0], True) if found else None
+
+    def _revision(self, row: tuple[Any, ...], whole: bool) -> Revision:
+        series, number, state, scan_id, reason, at, settled_at, note = row
+        sql = "SELECT sop FROM members WHERE series = ? AND revision = ?"
+        sops = frozenset(sop for (sop,) in self._all(sql, series, number)) if whole else frozenset()
+        return Revision(series, number, State(state), scan_id, reason, at, settled_at, note, sops)
 
     def before(self, series: str, number: int) -> str | None:
         """Return the scan of an earlier revision of the series that the HUB has, or may have; the last of them."""
@@ -217,9 +262,24 @@ class Ledger:
 
     def forget(self, before: float) -> None:
         """Forget revisions that were settled before this time."""
-        which = "SELECT 1 FROM revisions r WHERE r.series = members.series AND r.revision = members.revision"
-        self._do(f"DELETE FROM members WHERE EXISTS ({which} AND r.settled_at < ?)", before)
-        self._do("DELETE FROM revisions WHERE settled_at < ?", before)
+        old = self._all("SELECT series, revision FROM revisions WHERE settled_at < ?", before)
+        with self._changing() as db:
+            for table in ("members", "revisions"):
+                db.executemany(f"DELETE FROM {table} WHERE series = ? AND revision = ?", old)
+            gone = "DELETE FROM changed WHERE series = ? AND series NOT IN (SELECT series FROM revisions)"
+            db.executemany(gone, [(series,) for series, _ in old])
+
+    # -- instances that changed
+
+    def came_changed(self, series: str, sop: str, what: str) -> int:
+        """Note that an instance came again and was another image; return of how many of its series that is known."""
+        self._do("INSERT OR REPLACE INTO changed (series, sop, what) VALUES (?, ?, ?)", series, sop, what)
+        return int(self._all("SELECT count(*) FROM changed WHERE series = ?", series)[0][0])
+
+    def all_changed(self) -> dict[str, tuple[int, str]]:
+        """Return of each series how many instances came again and were another image, and in what they differ."""
+        sql = "SELECT series, count(*), group_concat(DISTINCT what) FROM changed GROUP BY series"
+        return {series: (count, what) for series, count, what in self._all(sql)}
 
     # -- commitments
 

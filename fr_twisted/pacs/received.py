@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,23 +11,20 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from fr_twisted.model import ScanMeta
-from fr_twisted.pacs.arrivals import ASKED, Arrival, Arrivals
-from fr_twisted.pacs.files import Skipped
-from fr_twisted.pacs.instances import Instance, InstanceSpool
+from fr_twisted.pacs.arrivals import Arrival, Arrivals
+from fr_twisted.pacs.instances import InstanceSpool
 from fr_twisted.pacs.interfaces import Candidate
-from fr_twisted.pacs.ledger import Ledger, Revision, State
+from fr_twisted.pacs.judging import BEFORE, Judge, Outcome
+from fr_twisted.pacs.ledger import Ledger, State
 from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.revisions import ReceivedCandidate
 from fr_twisted.pacs.rules import Rules
-from fr_twisted.pacs.scans import Drop, classify
 from fr_twisted.pacs.sources import Queue, SkipLog
 from fr_twisted.pacs.trouble import log_trouble
 
 LOOK = 1.0
 """Seconds between two looks at what people ask for."""
 
-_BEFORE = "it was complete before the restart"
 _MOMENT = 1.0
 
 TIDY = 60.0
@@ -39,17 +35,6 @@ CROWDED = 0.8
 
 REMEMBER = 90 * 86400.0
 """Seconds for which the ledger tells what became of an instance."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a series that counts as complete has become: a revision to be sent, or none."""
-
-    state: State
-    number: int
-    reason: str = ""
-    drop: Drop | None = None
-    skipped: tuple[Skipped, ...] = ()
 
 
 class ReceivedSource:
@@ -88,9 +73,9 @@ class ReceivedSource:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.spool, self.ledger, self.now = spool, ledger, now
-        self.rules = rules
+        self._judge = Judge(spool, ledger, rules, patient_id, now)
         self._node, self._work, self._clock = node, work, clock
-        self._keep, self._patience, self._patient_id, self._run = keep, patience, patient_id, run
+        self._keep, self._patience, self._run = keep, patience, run
         self._arrivals = Arrivals(clock, quiet, patience, self._complete)
         self._queue = Queue()
         self._skips = SkipLog()
@@ -102,6 +87,15 @@ class ReceivedSource:
         """Fires when what a predecessor left is taken up."""
         self.on_settled: Callable[[], None] = lambda: None
         """Called when something became of a series."""
+
+    @property
+    def rules(self) -> Rules:
+        """Which series are sent."""
+        return self._judge.rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._judge.rules = rules
 
     # -- Source
 
@@ -136,6 +130,22 @@ class ReceivedSource:
         if self._running:
             self._arrivals.arrived(association, arrival)
 
+    def changed(self, series: str, sop: str, what: Sequence[str]) -> None:
+        """An instance came again under the UID of another image; that one is kept, and people are told."""
+        if not self._running:
+            return
+        # In its turn, so that nobody closes the ledger meanwhile.
+        noting: Deferred[int] = self._turn.run(
+            self._run, self.ledger.came_changed, series, sop, ", ".join(what)
+        )
+
+        def noted(count: int) -> None:
+            if count == 1:
+                text = "instances of series {series} came again with {reason} changed; the first are kept"
+                self._log.warn(text, series=series, reason=" and ".join(what), event="dicom.differs")
+
+        noting.addCallback(noted).addErrback(self._trouble, "the ledger could not be written")
+
     def closed(self, association: int, released: bool) -> None:
         """An association is over."""
         if self._running:
@@ -152,24 +162,24 @@ class ReceivedSource:
             latest = await self._run(self.ledger.latest, series)
             whole = frozenset(instance.sop for instance in self.spool.instances(series))
             if latest is not None and latest.sops == whole and latest.state is State.COMPLETE:
-                self._send(series, _BEFORE, True)
+                self._send(series, BEFORE, True)
                 continue
             if latest is None or latest.sops != whole:
                 self._arrivals.found(series)
             # What came after it may be no part of a scan: that must not keep it from being sent.
             awaited = await self._run(self.ledger.awaited, series)
             if awaited is not None:
-                self._put(series, partial(self._revive, awaited), _BEFORE)
+                self._put(series, partial(self._judge.revive, awaited), BEFORE)
 
     def _complete(self, series: str, why: str) -> None:
         self._send(series, why, False)
 
     def _send(self, series: str, why: str, unsent: bool) -> None:
         """Send what is there of a series, if it is news; ``unsent``: also if it is the last revision again."""
-        self._put(series, lambda: self._revise(series, why, unsent), why)
+        self._put(series, lambda: self._judge.revise(series, why, unsent), why)
 
-    def _put(self, series: str, make: Callable[[], _Outcome | None], why: str) -> None:
-        sending = self._turn.run(lambda: Deferred.fromCoroutine(self._judge(series, make)))
+    def _put(self, series: str, make: Callable[[], Outcome | None], why: str) -> None:
+        sending = self._turn.run(lambda: Deferred.fromCoroutine(self._note(series, make)))
 
         def failed(failure: Failure) -> None:
             self._trouble(failure, "a received series could not be looked at, and will be again")
@@ -177,13 +187,16 @@ class ReceivedSource:
 
         sending.addErrback(failed)
 
-    async def _judge(self, series: str, make: Callable[[], _Outcome | None]) -> None:
+    async def _note(self, series: str, make: Callable[[], Outcome | None]) -> None:
         if not self._running:
             return
         outcome = await self._run(make)
         if outcome is None or not self._running:
             return
         self._skips.say(outcome.skipped)
+        if outcome.odd is not None:
+            text = "series {series} {reason}"
+            self._log.warn(text, series=series, reason=outcome.odd, event="series.changed")
         self._log.info(
             "series {series}, revision {count}: {state}: {reason}",
             series=series,
@@ -198,70 +211,6 @@ class ReceivedSource:
         self._queue.put(
             ReceivedCandidate(series, outcome.number, outcome.drop, self, self._node, self._work())
         )
-
-    def _revise(self, series: str, why: str, unsent: bool) -> _Outcome | None:
-        """Note a revision of all instances that are there, and judge it; None: it is on its way already. Blocks.
-
-        What was settled before and came again, or a person asks for, is judged and sent again: the HUB knows its own.
-        """
-        instances = self.spool.instances(series)
-        latest = self.ledger.latest(series)
-        whole = frozenset(instance.sop for instance in instances)
-        waiting = latest is not None and latest.sops == whole and latest.state is State.COMPLETE
-        if not instances or (waiting and not unsent):
-            return None
-        if latest is not None and latest.state is State.KEPT and whole < latest.sops and why != ASKED:
-            # A sender began it once more and broke off. Were it whole it would be sent: the HUB may miss its bytes.
-            self.spool.remove(series, whole)
-            return _Outcome(State.KEPT, latest.number, "it is part of what the HUB has", None, ())
-        drops, skipped = classify([instance.stamp for instance in instances], self._patient_id)
-        number = self._number(series, instances, drops, latest, whole, why)
-        return self._outcome(series, number, drops, skipped, why)
-
-    def _revive(self, revision: Revision) -> _Outcome:
-        """Judge once more a revision that was on its way when we were killed. Blocks."""
-        stamps = [i.stamp for i in self.spool.instances(revision.series) if i.sop in revision.sops]
-        drops, skipped = classify(stamps, self._patient_id)
-        return self._outcome(revision.series, revision.number, drops, skipped, _BEFORE)
-
-    def _outcome(
-        self, series: str, number: int, drops: Sequence[Drop], skipped: Sequence[Skipped], why: str
-    ) -> _Outcome:
-        if not drops:
-            reason = skipped[0].reason if skipped else "there is nothing in it to send"
-            return self._done(series, number, State.UNUSABLE, reason, skipped)
-        decision = self.rules.decide(drops[0].meta)
-        if not decision.send:
-            return self._done(series, number, State.IGNORED, decision.reason, [])
-        more: dict[str, object] = {"priority": decision.priority}
-        if decision.analysis is not None:
-            more["analysis"] = decision.analysis
-        meta = ScanMeta.model_validate({**drops[0].meta.model_dump(), **more})
-        drop = Drop(drops[0].files, drops[0].entries, drops[0].others, meta)
-        return _Outcome(State.COMPLETE, number, f"{why}; {decision.reason}", drop, tuple(skipped))
-
-    def _number(
-        self,
-        series: str,
-        instances: Sequence[Instance],
-        drops: Sequence[Drop],
-        latest: Revision | None,
-        whole: frozenset[str],
-        why: str,
-    ) -> int:
-        if latest is not None and latest.sops == whole:
-            if latest.state is not State.KEPT:
-                self.ledger.settle(series, latest.number, State.COMPLETE, None, None)
-            return latest.number
-        sent = frozenset(stamp.path.stem for drop in drops[:1] for stamp in drop.files)
-        members = [(instance.sop, instance.kind) for instance in instances]
-        return self.ledger.add(series, members, sent, why, self.now())
-
-    def _done(
-        self, series: str, number: int, state: State, reason: str, skipped: Sequence[Skipped]
-    ) -> _Outcome:
-        self.ledger.settle(series, number, state, reason, self.now())
-        return _Outcome(state, number, reason, None, tuple(skipped))
 
     # -- what became of them
 
@@ -313,11 +262,12 @@ class ReceivedSource:
     def _tidy(self) -> None:
         """Remove what is done with, the oldest first: after its time, or at once where room is scarce. Blocks."""
         now = self.now()
-        for revision in self.ledger.everything():
-            if revision.settled_at is None or self.ledger.awaited(revision.series) is not None:
-                continue
-            if now - revision.settled_at >= self._keep or self.spool.over(CROWDED):
-                self.spool.remove(revision.series, revision.sops)
+        settled = ((self.ledger.settled(series), series) for series in self.spool.series())
+        for at, series in sorted((at, series) for at, series in settled if at is not None):
+            if now - at >= self._keep or self.spool.over(CROWDED):
+                latest = self.ledger.latest(series)
+                assert latest is not None
+                self.spool.remove(series, latest.sops)
         self.ledger.forget(now - REMEMBER)
 
     def _trouble(self, failure: Failure, text: str) -> None:

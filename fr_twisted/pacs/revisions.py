@@ -7,6 +7,7 @@ from typing import Protocol
 from fr_twisted.model import ScanMeta
 from fr_twisted.pacs.files import NotUsableError
 from fr_twisted.pacs.ledger import Ledger, State
+from fr_twisted.pacs.marks import mark_of
 from fr_twisted.pacs.scans import Drop, Payload, Prepared, prepare
 
 
@@ -52,7 +53,8 @@ class ReceivedCandidate:
         drop = Drop(self.drop.files, self.drop.entries, self.drop.others, meta)
         prepared = prepare(drop, self._node, self._work)
         try:
-            ledger.named(self.series, self.number, prepared.item.id)
+            marks = {stamp.path.stem: mark_of(stamp.path.read_bytes()) for stamp in drop.files}
+            ledger.named(self.series, self.number, prepared.item.id, marks)
         except BaseException:
             prepared.discard()
             raise

@@ -6,7 +6,9 @@ reactor has to know goes through ``call``, which is `callFromThread` of a reacto
 
 import itertools
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -64,6 +66,9 @@ FAILED = 0xC001
 
 _STOP_WITHIN = 2.0
 
+_REMEMBERED = 1000
+"""Transactions that nobody asked for; of older ones it is said again."""
+
 _NUMBER = "fr_number"
 
 _log = Logger()
@@ -83,6 +88,9 @@ class Told(Protocol):
 
     def arrived(self, association: int, arrival: Arrival) -> None:
         """An instance was stored."""
+
+    def changed(self, series: str, sop: str, what: Sequence[str]) -> None:
+        """An instance came again, and was another image than the first, which is kept."""
 
     def closed(self, association: int, released: bool) -> None:
         """An association is over, by a release or an abort."""
@@ -128,6 +136,8 @@ class StorageScp:
         self.heard: Callable[[str, int, Dataset], None] | None = None
         """Called, in an association's thread, with AE title, Event Type ID and Event Information of a report on the
         commitment of instances that we sent; `NotAskedError` and what else it raises are answered 0110H."""
+        self._not_asked: deque[str] = deque(maxlen=_REMEMBERED)
+        self._mutex = threading.Lock()
         self._server: Any = None
         self._numbers = itertools.count(1)
         self._ae = AE(ae_title=settings.title)
@@ -231,12 +241,8 @@ class StorageScp:
         head = part10_head(kind, sop, event.context.transfer_syntax)
         found = examine(head, data, kind, sop)
         added = self._spool.add(found.series, sop, kind, (head, data))
-        if added.differs:
-            _log.warn(
-                "an instance of series {series} came again with other content; the first is kept",
-                series=found.series,
-                event="dicom.differs",
-            )
+        if added.changed:
+            self._call(self._told.changed, found.series, sop, added.changed)
         arrival = Arrival(found.series, added.new, added.count, found.expected, found.acquisition)
         self._call(self._told.arrived, _number(event), arrival)
 
@@ -274,15 +280,22 @@ class StorageScp:
             kind, information = int(event.event_type or 0), event.event_information
             self.heard(str(event.assoc.requestor.ae_title), kind, information)
         except NotAskedError:
-            peer = _shown(event.assoc.requestor.ae_title)
-            _log.warn(
-                "{peer} reports on a commitment that it was not asked for", peer=peer, event="commit.unknown"
-            )
+            self._say_not_asked(event.assoc.requestor.ae_title, information)
             return _answer(0x0110, "it was not asked to commit to them"), None
         except Exception:
             _log.failure("a report of commitment was not understood", event="dicom.defect")
             return _answer(0x0110, "it could not be kept"), None
         return _answer(SUCCESS, ""), None
+
+    def _say_not_asked(self, peer: object, information: Dataset) -> None:
+        """Say it once of a transaction: archives that get 0110H tell it again, some for days."""
+        with self._mutex:
+            transaction = str(information.get("TransactionUID", ""))[:64]
+            if transaction in self._not_asked:
+                return
+            self._not_asked.append(transaction)
+        text = "{peer} reports on a commitment that it was not asked for"
+        _log.warn(text, peer=_shown(peer), event="commit.unknown")
 
 
 def _answer(status: int, comment: str) -> Dataset:

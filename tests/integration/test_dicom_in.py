@@ -7,6 +7,7 @@ import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pydicom.uid import (
     CTImageStorage,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     MRImageStorage,
@@ -410,6 +412,28 @@ async def test_latecomers(start: Callable[..., Any]) -> None:
     assert (hub.offers[1].meta["revision"], hub.offers[1].meta["supersedes"]) == (2, hub.offers[0].id)
     assert await in_thread(daemon.end) == -signal.SIGTERM
     await hub.stop()
+
+
+async def test_again(start: Callable[..., Any], tmp_path: Path) -> None:
+    """Sent again in another transfer syntax the images are no news; changed ones under their UIDs are told of."""
+    hub = Hub()
+    daemon, port = await start(await hub.start())
+    plain, changed = slices(), slices(PixelData=bytes(128))
+    assert set(await in_thread(Scu(port).send, plain)) == {0}
+    await until(lambda: len(hub.intake.stored) == 1)
+    for dataset in plain:
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    assert set(await in_thread(Scu(port, syntax=ImplicitVRLittleEndian).send, plain)) == {0}
+    assert set(await in_thread(Scu(port).send, changed)) == {0}
+    told = await in_thread(daemon.until, "dicom.differs")
+    assert "came again with pixels changed" in told["msg"]
+    await no_more(hub, 1)
+    assert await in_thread(daemon.end) == -signal.SIGTERM
+    await hub.stop()
+    assert "".join(daemon.output).count("dicom.differs") == 1
+    with closing(Ledger(tmp_path / "spool", read_only=True)) as ledger:
+        ledger.open()
+        assert ledger.all_changed() == {"1.2.3": (12, "pixels")}
 
 
 async def test_commitment(start: Callable[..., Any]) -> None:

@@ -299,7 +299,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     case = make_case(tmp_path_factory.mktemp("case"))
     return {
         case.report.uid(kind, "instance"): data
-        for kind, data in objects.make(case.report, case.source).items()
+        for kind, data in objects.make(case.report, case.source).files.items()
     }
 
 

@@ -15,6 +15,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from fr_twisted.brain.analysis.schema import Findings
 from fr_twisted.ops.orthanc import OrthancClient, OrthancPorts
 from fr_twisted.pacs.dicom_out import codes
 from fr_twisted.pacs.encode import to_dicom
@@ -123,24 +124,78 @@ def check_results(peer: OrthancClient, study: str, house: House, folder: Path) -
         for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
             assert dataset.get(keyword, "") == image.get(keyword, ""), (modality, keyword)
     [path] = house.reports.glob("*/report.json")
-    volumes = json.loads(path.read_text())["findings"]["volumes"]
+    findings = Findings.model_validate(json.loads(path.read_text())["findings"])
     report: Any = highdicom.sr.srread(folder / "SR.dcm").content
-    said = {
-        group.finding_type: float(group.get_measurements(name=codes.VOLUME)[0].value)
-        for group in report.get_volumetric_roi_measurement_groups()
-    }
+    check_numbers(report, findings)
     segments: Any = highdicom.seg.segread(folder / "SEG.dcm")
     assert segments.FrameOfReferenceUID == image.FrameOfReferenceUID
-    counted = [structure for structure in codes.STRUCTURES if structure.code in said]
-    assert {structure.field for structure in counted} >= {"grey_matter", "white_matter", "csf", "ventricles"}
-    for structure in counted:
-        value = volumes[structure.field]["value"] * 1000
-        assert said[structure.code] == pytest.approx(value, rel=1e-6), structure.field
-        if structure.segment is not None:
-            # The analysis worked on the grid of these 2 mm images: a segment has as many voxels as were counted.
-            number = segments.get_segment_numbers(segmented_property_type=structure.code)
-            pixels = segments.get_volume(segment_numbers=number, combine_segments=False).array
-            assert int(pixels.sum()) * 8.0 == pytest.approx(value, rel=1e-3), structure.field
+    check_segments(segments, findings)
+
+
+def check_numbers(report: Any, found: Findings) -> None:
+    """See that each number of the findings stands in the SR, and no other. Coordinates are single floats there."""
+    assert found.volumes is not None
+    assert found.asymmetry is not None
+    assert found.brain_parenchymal_fraction is not None
+    sides = {None: "whole", codes.LEFT: "left", codes.RIGHT: "right"}
+    fields = {structure.code: structure.field for structure in codes.STRUCTURES}
+    names = {code: name for name, code in codes.READINGS.items()}
+    names |= {codes.VOLUME: "volume", codes.RATIO: "ratio", codes.ASYMMETRY: "asymmetry"}
+    names |= {codes.BRAIN_FRACTION: "fraction", codes.CONTRAST: "contrast", codes.SCORE: "score"}
+    said: dict[tuple[str, ...], float] = {}
+    groups = report.get_volumetric_roi_measurement_groups() + report.get_image_measurement_groups()
+    for group in groups:
+        if group.finding_type == codes.IMAGE_QUALITY:
+            place: tuple[str, ...] = ("quality",)
+        else:
+            place = (fields[group.finding_type], sides[group.finding_sites[0].laterality])
+        said |= {(*place, names[each.name]): float(each.value) for each in group.get_measurements()}
+    for group in report.get_planar_roi_measurement_groups():
+        place = (group.tracking_identifier,)
+        said |= {(*place, names[each.name]): float(each.value) for each in group.get_measurements()}
+        said |= {(*place, axis): float(v) for axis, v in zip("xyz", group.roi.value[0], strict=True)}
+    wanted: dict[tuple[str, ...], float] = {}
+    for structure in codes.STRUCTURES:
+        reading = getattr(found.volumes, structure.field)
+        wanted[structure.field, "whole", "volume"] = reading.value * 1000
+        if structure.field != "intracranial":
+            wanted[structure.field, "whole", "ratio"] = reading.percent_of_intracranial
+    wanted["brain", "whole", "fraction"] = found.brain_parenchymal_fraction.value
+    for field, asymmetry in (
+        ("grey_matter", found.asymmetry.grey_matter),
+        ("ventricles", found.asymmetry.ventricles),
+    ):
+        wanted[field, "whole", "asymmetry"] = asymmetry.index.value
+        wanted[field, "left", "volume"] = asymmetry.left_ml * 1000
+        wanted[field, "right", "volume"] = asymmetry.right_ml * 1000
+    for lesion in found.lesions or ():
+        place = (f"Lesion candidate {lesion.number}",)
+        x, y, z = lesion.centroid_patient_mm  # RAS; DICOM's is LPS
+        wanted |= {(*place, axis): value for axis, value in zip("xyz", (-x, -y, z), strict=True)}
+        wanted[*place, "volume"], wanted[*place, "score"] = lesion.volume.value, lesion.score.value
+        wanted[*place, "contrast"] = lesion.contrast.value
+    for name in codes.READINGS:
+        if (value := getattr(found.quality, name).value) is not None:
+            wanted["quality", name] = value
+    assert found.lesions, "the generated head has lesions, so that their numbers are compared too"
+    assert set(said) == set(wanted)
+    for key, value in wanted.items():
+        assert said[key] == pytest.approx(value, rel=1e-6 if key[-1] in "xyz" else 1e-9), key
+
+
+def check_segments(segments: Any, found: Findings) -> None:
+    """See that each segment has as many voxels as its volume says.
+
+    The analysis worked on the grid of these 2 mm images, so each voxel of a segment is one that was counted. What is
+    left is that the report gives mL to two places: half of 0.01 mL, which is less than one voxel of 8 mm3.
+    """
+    assert found.volumes is not None
+    volumes = {s.segment: getattr(found.volumes, s.field).value * 1000 for s in codes.STRUCTURES if s.segment}
+    volumes[codes.LESION_SEGMENT] = sum(lesion.volume.value for lesion in found.lesions or ())
+    assert set(volumes) == set(segments.segment_numbers)
+    for number, volume in volumes.items():
+        pixels = segments.get_volume(segment_numbers=[number], combine_segments=False).array
+        assert int(pixels.sum()) * 8.0 == pytest.approx(volume, abs=5.0 + 1e-6), number
 
 
 def check_commitment(peer: OrthancClient, uids: list[str]) -> None:

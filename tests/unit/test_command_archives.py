@@ -5,9 +5,13 @@ import os
 from typing import Any
 from unittest import mock
 
-from fr_twisted.pacs.dicom_out import asked
+from fr_twisted.pacs.dicom_out import asked, objects
+from fr_twisted.pacs.dicom_out.common import Kind
+from fr_twisted.pacs.dicom_out.headers import SourceSeries
+from fr_twisted.pacs.dicom_out.objects import Made
+from fr_twisted.pacs.dicom_out.report import Report
 from tests.unit.test_command import CommandTestCase
-from tests.unit.test_dicom_out_service import ONE, TWO, ServiceCase
+from tests.unit.test_dicom_out_service import ONE, TWO, ServiceCase, small_objects
 
 
 class ArchivesTests(ServiceCase, CommandTestCase):
@@ -42,6 +46,23 @@ class ArchivesTests(ServiceCase, CommandTestCase):
         rows = json.loads(self.run_it("list", "--json")[1])
         self.assertEqual({(row["fate"], row["objects"]) for row in rows}, {("delivered", 4), ("refused", 0)})
 
+    def test_incomplete(self) -> None:
+        """A delivered report of which an object could not be made is listed as incomplete, with the reason."""
+
+        def without(report: Report, source: SourceSeries) -> Made:
+            made = dict(small_objects(report, source).files)
+            del made[Kind.SR]
+            return Made(made, {Kind.SR: "ValueError in check"})
+
+        self.patch(objects, "make", without)
+        self.remember("scan-3")
+        self.report("scan-3")
+        line = f"scan-3  {ONE}  delivered: incomplete, no SR (ValueError in check)\n"
+        self.assertIn(line, self.run_it("list")[1])
+        self.assertIn("incomplete: no SR", self.said("dicom.delivered")[-1]["detail"])
+        self.restart()
+        self.assertIn(line, self.run_it("list")[1])
+
     def test_resend(self) -> None:
         """One report, those that were refused, or all are asked for, again or not."""
         for arguments, reports in (
@@ -56,6 +77,28 @@ class ArchivesTests(ServiceCase, CommandTestCase):
             self.assertEqual({one.again for one in self.wanted()}, {"--again" in arguments})
             for one in self.wanted():
                 asked.answered(self.root / "state", one)
+
+    def test_oneArchive(self) -> None:
+        """An archive is named by its title or its address; with --refused only what that one refused is asked for."""
+        for name in ("TWO", str(TWO)):
+            self.assertEqual(self.run_it("resend", "--refused", "--archive", name)[0], 0)
+        self.assertEqual(self.wanted(), [asked.Asked(self.bad, False, name) for name in (str(TWO), "TWO")])
+        self.assertIn("0 reports", self.run_it("resend", "--refused", "--archive", "ONE")[1])
+        with mock.patch.dict(os.environ, {"FR_DICOM_ARCHIVES": "NEW@10.0.0.5:104"}):
+            self.assertEqual(self.run_it("resend", "--all", "--archive", "NEW")[0], 0)
+            status, _, err = self.run_it("resend", "--all", "--archive", "NONE")
+        self.assertEqual(status, 2)
+        self.assertIn(f"known are: NEW@10.0.0.5:104, {ONE}, {TWO}", err)
+
+    def test_awaited(self) -> None:
+        """Until an archive has said whether it keeps them, the list says since when that is awaited."""
+        self.service._commitment = True
+        self.fakes[ONE].calls_back = True
+        self.remember("scan-3")
+        self.report("scan-3")
+        out = self.run_it("list")[1]
+        self.assertIn(f"scan-3  {ONE}  delivered: commitment awaited since 2026-01-02 10:00 UTC\n", out)
+        self.assertIn(f"scan-3  {TWO}  delivered: committed\n", out)
 
     def test_mistakes(self) -> None:
         """A report that is not there, none named, and a folder that is none of Fr-PACS's are told so."""

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from pydicom.uid import ImplicitVRLittleEndian
+
 from fr_twisted.pacs.rules import load
 from tests.pacs_builders import make_slice, write_series, write_slice
 from tests.unit.test_command import CommandTestCase
@@ -116,6 +118,21 @@ class SeriesTests(SourceCase, CommandTestCase):
         self.assertIn("9 instances, some of them new  revision 1: kept", self.series("list")[1])
         [row] = json.loads(self.series("list", "--json")[1])
         self.assertEqual((row["series"], row["instances"], row["new"]), ("1.2.3", 9, True))
+
+    def test_cameAgain(self) -> None:
+        """What came again under the UIDs of other images is told, and that a series came in another encoding."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        item, _ = self.send()
+        self.receive_encoded(ImplicitVRLittleEndian, PixelData=bytes(128))
+        kept = f"1.2.3  8 instances  revision 1: kept: {item.id}"
+        changed = "8 came again with pixels changed; the first are kept"
+        self.assertEqual(self.series("list")[1], f"{kept}: {changed}\n")
+        self.let_go()
+        self.receive_encoded(ImplicitVRLittleEndian)
+        self.assertIn(f"{kept}: came again in another encoding; the HUB has", self.series("list")[1])
+        [row] = json.loads(self.series("list", "--json")[1])
+        self.assertIn(changed, row["note"])
 
     def test_complete(self) -> None:
         """A series that a person calls complete is sent at once."""

@@ -1,5 +1,6 @@
 """DICOM objects of a report, read back with highdicom: their numbers, places, references and modules."""
 
+import copy
 import io
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes as known
+from pydicom.uid import EnhancedMRImageStorage
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.brain.analysis.anatomy import Label
@@ -18,6 +22,7 @@ from fr_twisted.brain.analysis.schema import Usability
 from fr_twisted.bundle import LABELS_NII, LESIONS_NII, OVERLAY_PNG, REPORT_PDF
 from fr_twisted.pacs.dicom_out import codes, objects, seg
 from fr_twisted.pacs.dicom_out.common import Kind
+from fr_twisted.pacs.dicom_out.headers import SourceSeries
 from tests.dicom_out_builders import SERIES, Case, make_case
 
 
@@ -32,7 +37,7 @@ def case(usability: Usability = Usability.USABLE) -> Case:
 def made(usability: Usability = Usability.USABLE) -> dict[Kind, bytes]:
     """Return its objects."""
     one = case(usability)
-    return objects.make(one.report, one.source)
+    return objects.make(one.report, one.source).files
 
 
 def parsed(kind: Kind, usability: Usability = Usability.USABLE) -> Dataset:
@@ -60,6 +65,37 @@ def group_of(report: Any, code: Any, side: Any = None) -> Any:
         if group.finding_type == code and [site.laterality for site in group.finding_sites] == [side]
     ]
     return found
+
+
+def item(**elements: Any) -> Dataset:
+    """Return a data set of these elements."""
+    made_item = Dataset()
+    for keyword, element in elements.items():
+        setattr(made_item, keyword, element)
+    return made_item
+
+
+def enhanced(source: SourceSeries) -> Dataset:
+    """Return the images of a series as one Enhanced MR image."""
+    first = source.first
+    image = copy.deepcopy(first)
+    image.SOPClassUID, image.SOPInstanceUID = EnhancedMRImageStorage, "1.2.3.77"
+    image.NumberOfFrames = len(source.images)
+    measures = item(PixelSpacing=first.PixelSpacing, SliceThickness=first.SliceThickness)
+    orientation = item(ImageOrientationPatient=first.ImageOrientationPatient)
+    image.SharedFunctionalGroupsSequence = [
+        item(PixelMeasuresSequence=[measures], PlaneOrientationSequence=[orientation])
+    ]
+    image.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=each.ImagePositionPatient)],
+            FrameContentSequence=[item(StackID="1", InStackPositionNumber=number)],
+        )
+        for number, each in enumerate(source.images, start=1)
+    ]
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(image, keyword)
+    return image
 
 
 class ReportTests(SynchronousTestCase):
@@ -144,7 +180,7 @@ class ReportTests(SynchronousTestCase):
             self.assertEqual(series.value, SERIES)
 
     def test_evidence(self) -> None:
-        """All source images and the segmentation are named, and the library describes three images."""
+        """All source images and the segmentation are named as evidence."""
         dataset = parsed(Kind.SR)
         sequences = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
         named = {
@@ -156,6 +192,23 @@ class ReportTests(SynchronousTestCase):
         }
         sources = {image.SOPInstanceUID for image in case().source.images}
         self.assertEqual(named, sources | {parsed(Kind.SEG).SOPInstanceUID})
+
+    def test_library(self) -> None:
+        """The image library names every source image in order, described or not: all are sources of every group."""
+        with TemporaryDirectory() as folder:
+            thin = make_case(Path(folder), SliceThickness=None)
+            undescribed = objects.make(thin.report, thin.source).files[Kind.SR]
+        for data, described in ((made()[Kind.SR], 3), (undescribed, 0)):
+            content = highdicom.sr.srread(io.BytesIO(data)).content[0].ContentSequence
+            names = [item.name for item in content]
+            place = names.index(known.DCM.ImageLibrary)
+            self.assertEqual(names[place + 1], known.DCM.ImagingMeasurements)
+            [group] = content[place].ContentSequence
+            self.assertEqual(
+                [entry.referenced_sop_instance_uid for entry in group.ContentSequence],
+                [image.SOPInstanceUID for image in case().source.images],
+            )
+            self.assertEqual(sum("ContentSequence" in entry for entry in group.ContentSequence), described)
 
     def test_observer(self) -> None:
         """A device observed, the analysis and its version are named, nobody verified, and the rating is coded."""
@@ -251,7 +304,9 @@ class SegmentationTests(SynchronousTestCase):
         """Without a label map there is no segmentation, and structures are measured without segments."""
         one = case()
         files = {n: d for n, d in one.report.files.items() if n not in (LABELS_NII, LESIONS_NII)}
-        found = objects.make(type(one.report)(one.report.written, one.report.findings, files), one.source)
+        found = objects.make(
+            type(one.report)(one.report.written, one.report.findings, files), one.source
+        ).files
         self.assertNotIn(Kind.SEG, found)
         report: Any = highdicom.sr.srread(io.BytesIO(found[Kind.SR])).content
         self.assertEqual(report.get_volumetric_roi_measurement_groups(), [])
@@ -298,7 +353,7 @@ class CommonTests(SynchronousTestCase):
     def test_sameBytes(self) -> None:
         """The same report and headers give the same bytes."""
         one = case()
-        self.assertEqual(objects.make(one.report, one.source), made())
+        self.assertEqual(objects.make(one.report, one.source).files, made())
 
     def test_otherTexts(self) -> None:
         """A name that Latin-1 has not is written as UTF-8, an odd sex and missing attributes do no harm."""
@@ -314,13 +369,60 @@ class CommonTests(SynchronousTestCase):
                 ReferringPhysicianName=None,
                 SliceThickness=None,
             )
-            found = objects.make(one.report, one.source)
+            found = objects.make(one.report, one.source).files
         self.assertEqual(set(found), set(Kind))
         for data in found.values():
             dataset = pydicom.dcmread(io.BytesIO(data))
             self.assertEqual(str(dataset.PatientName), "Ωmega^Řehoř")
             self.assertEqual((dataset.SpecificCharacterSet, dataset.PatientSex), ("ISO_IR 192", "X"))
             self.assertEqual((dataset.PatientBirthDate, dataset.AccessionNumber), ("", ""))
+
+    def test_malformedDates(self) -> None:
+        """Dates and times that are none cost no object, are said as the source has them, and logged by name alone."""
+        odd: dict[str, Any] = {"PatientBirthDate": "01/02/1950", "StudyTime": "noon", "StudyDate": "2026-01"}
+        with TemporaryDirectory() as folder, capturedLogs() as said:
+            one = make_case(Path(folder), **odd)
+            found = objects.make(one.report, one.source)
+        self.assertEqual((set(found.files), found.missing), (set(Kind), {}))
+        for data in found.files.values():
+            dataset = pydicom.dcmread(io.BytesIO(data))
+            self.assertEqual({name: dataset.get(name) for name in odd}, odd)
+        [event] = [event for event in said if event.get("event") == "dicom.malformed"]
+        self.assertEqual(set(event["what"].split(", ")), set(odd))
+        self.assertNotIn("1950", str(formatEvent(event)))
+
+    def test_missing(self) -> None:
+        """What cannot be made is named with the reason."""
+        for keyword, reason in (
+            ("FrameOfReferenceUID", "its images name no frame of reference"),
+            ("ImagePositionPatient", "its images do not tell where they lie"),
+        ):
+            nothing: dict[str, Any] = {keyword: None}
+            with TemporaryDirectory() as folder:
+                one = make_case(Path(folder), **nothing)
+                found = objects.make(one.report, one.source)
+            self.assertEqual((set(found.files), found.missing), (set(Kind) - {Kind.SEG}, {Kind.SEG: reason}))
+
+    def test_framesOfReference(self) -> None:
+        """Of a series in two frames of reference there is no segmentation, and the reason is told."""
+        images = [copy.deepcopy(image) for image in case().source.images]
+        images[0].FrameOfReferenceUID = "1.2.3"
+        found = objects.make(case().report, SourceSeries(case().source.scan_id, tuple(images)))
+        self.assertEqual(set(found.files), set(Kind) - {Kind.SEG})
+        self.assertEqual(found.missing, {Kind.SEG: "its images do not share one frame of reference"})
+
+    def test_multiFrame(self) -> None:
+        """Of one enhanced image all objects are made, and the image library names it."""
+        image = enhanced(case().source)
+        found = objects.make(case().report, SourceSeries(case().source.scan_id, (image,)))
+        self.assertEqual((set(found.files), found.missing), (set(Kind), {}))
+        content = highdicom.sr.srread(io.BytesIO(found.files[Kind.SR])).content[0].ContentSequence
+        (library,) = [item for item in content if item.name == known.DCM.ImageLibrary]
+        (entry,) = library.ContentSequence[0].ContentSequence
+        self.assertEqual(entry.referenced_sop_instance_uid, image.SOPInstanceUID)
+        segments = highdicom.seg.segread(io.BytesIO(found.files[Kind.SEG]))
+        plain = highdicom.seg.segread(io.BytesIO(made()[Kind.SEG]))
+        self.assertEqual(segments.pixel_array.sum(), plain.pixel_array.sum())
 
     def test_stableTracking(self) -> None:
         """A structure has one tracking UID in every scan of a patient, a lesion candidate one in its report."""
@@ -330,7 +432,7 @@ class CommonTests(SynchronousTestCase):
                 **{**vars(one.report.written), "report_id": "report-other", "scan_id": "scan-other"}
             )
             other = type(one.report)(other_written, one.report.findings, one.report.files)
-            found = objects.make(other, one.source)
+            found = objects.make(other, one.source).files
         again = highdicom.sr.srread(io.BytesIO(found[Kind.SR])).content
         for name in ("get_volumetric_roi_measurement_groups", "get_planar_roi_measurement_groups"):
             pairs = zip(getattr(report_of(), name)(), getattr(again, name)(), strict=True)
@@ -346,4 +448,6 @@ class CommonTests(SynchronousTestCase):
         one = case()
         files = {**one.report.files, OVERLAY_PNG: b"none", REPORT_PDF: b"none", LABELS_NII: b"none"}
         found = objects.make(type(one.report)(one.report.written, one.report.findings, files), one.source)
-        self.assertEqual(set(found), {Kind.SR})
+        self.assertEqual(set(found.files), {Kind.SR})
+        self.assertEqual(set(found.missing), {Kind.SEG, Kind.SC, Kind.PDF})
+        self.assertIn("labels.nii.gz is no label map", found.missing[Kind.SEG])

@@ -19,9 +19,11 @@ from fr_twisted.pacs.dicom_out.common import Kind, blank, finish
 from fr_twisted.pacs.dicom_out.headers import SourceSeries
 from fr_twisted.pacs.dicom_out.jobs import MOST_REFUSALS, Job, Jobs
 from fr_twisted.pacs.dicom_out.lane import FIRST_DELAY, MAX_DELAY
+from fr_twisted.pacs.dicom_out.objects import Made
+from fr_twisted.pacs.dicom_out.promises import AWAITED, OVERDUE
 from fr_twisted.pacs.dicom_out.report import Report
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, judge
-from fr_twisted.pacs.dicom_out.service import LOOK_SECONDS, DicomOutService
+from fr_twisted.pacs.dicom_out.service import LOOK_SECONDS, OVERDUE_SECONDS, DicomOutService
 from fr_twisted.pacs.report_files import MARKER, ReportFolder, Written
 from fr_twisted.setting_dicom import Archive
 from tests.dicom_out_builders import head, sagittal_slices, write_payload
@@ -32,13 +34,13 @@ ONE = Archive("ONE", "127.0.0.1", 104)
 TWO = Archive("TWO", "127.0.0.1", 105)
 
 
-def small_objects(report: Report, source: SourceSeries) -> dict[Kind, bytes]:
+def small_objects(report: Report, source: SourceSeries) -> Made:
     """Return an object of each kind that says nothing but whose it is: how they travel matters here."""
     made = {}
     for kind in Kind:
         dataset = blank(report, source, kind, SecondaryCaptureImageStorage, kind)
         made[kind] = objects.encoded(finish(dataset, report, source))
-    return made
+    return Made(made, {})
 
 
 def small_report(root: Path, scan_id: str) -> Written:
@@ -77,7 +79,7 @@ class ServiceCase(SynchronousTestCase):
         """Make them."""
         self.root = new_folder(self)
         self.reports = ReportFolder(self.root / "reports")
-        self.clock = Clock()
+        self.clock, self.time = Clock(), 1_767_348_000.0
         self.fakes: dict[Archive, FakeArchive] = {archive: FakeArchive(archive) for archive in self.archives}
         self.patch(objects, "make", small_objects)
         self.events: list[LogEvent] = []
@@ -96,6 +98,7 @@ class ServiceCase(SynchronousTestCase):
             commitment=self.commitment,
             run=inline,
             jitter=lambda: 1.0,
+            now=lambda: self.time,
         )
         service.startService()
         self.addCleanup(self.stop, service)
@@ -378,6 +381,14 @@ class CallBackTests(CommitmentCase):
         self.assertEqual(len(self.said("dicom.committed")), 1)
         self.assertFalse(self.reported())
 
+    def test_reportedWhileOthersAreMade(self) -> None:
+        """A report is noted and answered at once though the objects of others are being made, which takes long."""
+        written = self.report()
+        making = self.service._making.acquire()
+        self.assertTrue(self.reported())
+        self.assertIs(self.delivery(written)["committed"], True)
+        self.successResultOf(making).release()
+
     def test_reportedAfterARestart(self) -> None:
         """The report may come when Fr-PACS was restarted meanwhile."""
         written = self.report()
@@ -439,6 +450,43 @@ class CallBackTests(CommitmentCase):
         self.assertTrue(self.reported(transaction=second))
         self.assertIs(self.delivery(written)["committed"], True)
 
+    def test_overdue(self) -> None:
+        """An archive that never says whether it keeps the results is told of once, also over a restart."""
+        written = self.report()
+        self.time += OVERDUE - 1
+        self.clock.advance(OVERDUE_SECONDS)
+        self.assertEqual(self.said("dicom.overdue"), [])
+        self.time += 1
+        self.clock.advance(OVERDUE_SECONDS)
+        [said] = self.said("dicom.overdue")
+        self.assertEqual(said["detail"], "2026-01-02 10:00 UTC")
+        for restart in (False, True):
+            if restart:
+                self.restart()
+            self.time += OVERDUE
+            self.clock.advance(OVERDUE_SECONDS)
+        self.assertEqual(len(self.said("dicom.overdue")), 1)
+        self.assertTrue(self.reported())  # it is awaited all the same
+        self.assertIs(self.delivery(written)["committed"], True)
+
+    def test_neverSaid(self) -> None:
+        """What an archive has not said in thirty days is awaited no more, so that nothing is remembered for ever."""
+        self.report()
+        self.assertEqual(len(self.service._promises), 1)
+        self.time += AWAITED
+        self.clock.advance(OVERDUE_SECONDS)
+        self.assertEqual(len(self.service._promises), 0)
+        self.assertFalse(self.reported())
+        self.assertEqual(len(self.said("dicom.overdue")), 1)
+
+    def test_onePromiseOfAReport(self) -> None:
+        """A request that is made anew closes the former one."""
+        written = self.report()
+        for _ in range(3):
+            asked.ask(self.root / "state", asked.Asked(written.report_id, True))
+            self.clock.advance(LOOK_SECONDS)
+        self.assertEqual((len(self.archive.asked), len(self.service._promises)), (4, 1))
+
     def test_reportOfAnother(self) -> None:
         """A report that another sends, or on a transaction that is not ours, changes nothing."""
         written = self.report()
@@ -499,9 +547,9 @@ class TwoArchivesTests(ServiceCase):
 class AskedTests(ServiceCase):
     """Results that a person wants to be sent once more."""
 
-    def asked(self, written: Written, again: bool = False) -> None:
+    def asked(self, written: Written, again: bool = False, archive: str | None = None) -> None:
         """Ask for a report, and let the service look."""
-        asked.ask(self.root / "state", asked.Asked(written.report_id, again))
+        asked.ask(self.root / "state", asked.Asked(written.report_id, again, archive))
         self.clock.advance(LOOK_SECONDS)
         self.assertEqual(list(asked.waiting(self.root / "state")), [])
 
@@ -537,6 +585,30 @@ class AskedTests(ServiceCase):
         for archive in self.archives:
             self.assertEqual(set(self.fakes[archive].times.values()), {2})
 
+    def test_oneArchive(self) -> None:
+        """Asked for at one archive, by title or address, the others get nothing: nor one that was added as well."""
+        self.remember()
+        written = self.report()
+        three, four = Archive("THREE", "127.0.0.1", 106), Archive("FOUR", "127.0.0.1", 107)
+        self.archives = (ONE, TWO, three, four)
+        self.fakes |= {archive: FakeArchive(archive) for archive in (three, four)}
+        self.restart()
+        self.asked(written, archive="THREE")
+        self.asked(written, again=True, archive=str(TWO))
+        self.restart()
+        times = {archive: set(self.fakes[archive].times.values()) for archive in self.archives}
+        self.assertEqual(times, {ONE: {1}, TWO: {2}, three: {1}, four: set()})
+        self.asked(written, archive="NONE")
+        self.assertIn("FR_DICOM_ARCHIVES does not name", self.said("dicom.unknown")[0]["log_format"])
+
+    def test_twoAtOnce(self) -> None:
+        """A report may be asked for at two archives before Fr-PACS looks."""
+        self.remember()
+        written = self.report()
+        asked.ask(self.root / "state", asked.Asked(written.report_id, True, "ONE"))
+        self.asked(written, True, "TWO")
+        self.assertEqual([set(fake.times.values()) for fake in self.fakes.values()], [{2}, {2}])
+
     def test_whileOneWaits(self) -> None:
         """While one archive is awaited, the other, which refused it, gets it; the first gets it once."""
         self.fakes[ONE].statuses = [0x0122] * 4
@@ -554,6 +626,18 @@ class AskedTests(ServiceCase):
         asked.ask(self.root / "state", asked.Asked("report-x", False))
         self.clock.pump([LOOK_SECONDS] * 3)
         self.assertEqual(len(self.said("dicom.unknown")), 1)
+
+    def test_damagedWish(self) -> None:
+        """A file that says nothing that could be asked is removed, and does not stand in the way of others."""
+        self.remember()
+        written = self.report()
+        folder = self.root / "state" / asked.FOLDER
+        folder.mkdir()
+        for name, text in (("a", ""), ("b", "[]"), ("c", '{"report": 1}')):
+            (folder / name).write_text(text)
+        self.asked(written, again=True)
+        self.assertEqual(list(folder.iterdir()), [])
+        self.assertEqual(set(self.fakes[ONE].times.values()), {2})
 
     def test_beforeTheStart(self) -> None:
         """What was asked while no Fr-PACS ran is done by the next."""

@@ -5,18 +5,23 @@ import os
 import sqlite3
 import tarfile
 import threading
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pydicom
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.pacs.arrivals import Arrival, Arrivals
 from fr_twisted.pacs.instances import FullError, InstanceSpool, SpoolError, ask
-from fr_twisted.pacs.ledger import Ledger, State
+from fr_twisted.pacs.ledger import FILE, Ledger, State
 from fr_twisted.pacs.outbox import PacsOutbox
 from fr_twisted.pacs.received import ReceivedSource
 from fr_twisted.pacs.rules import EVERYTHING, Rule, Rules
@@ -28,6 +33,26 @@ KIND = "1.2.840.10008.5.1.4.1.1.4"
 def file_of(folder: Path, number: int, series: str = "1.2.3", **changes: Any) -> bytes:
     """Return a Part 10 file of a slice."""
     return write_slice(folder / "one", make_slice(number, series, **changes)).read_bytes()
+
+
+def encoded(number: int, syntax: UID, **changes: Any) -> bytes:
+    """Return a slice of 1.2.3 as another sender encodes it: in that syntax, and with one element more."""
+    dataset = make_slice(number, InstitutionName="Another", **changes)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if not syntax.is_little_endian:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+    if syntax.is_compressed:
+        dataset.PixelData = encapsulate([b"no frame"])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+    out = BytesIO()
+    pydicom.dcmwrite(
+        *(out, dataset),
+        enforce_file_format=False,
+        little_endian=syntax.is_little_endian,
+        implicit_vr=syntax.is_implicit_VR,
+    )
+    return out.getvalue()
 
 
 class SpoolCase(SynchronousTestCase):
@@ -82,12 +107,18 @@ class InstanceSpoolTests(SpoolCase):
         self.assertEqual(self.files(), ["series/1.2.3/1.2.3.1.dcm"])
 
     def test_duplicates(self) -> None:
-        """A second one is no new one; with other bytes the first is kept, and that is told."""
-        self.spool.add("1.2.3", "1.2.3.1", KIND, (b"one",))
-        same = self.spool.add("1.2.3", "1.2.3.1", KIND, (b"o", b"ne"))
-        other = self.spool.add("1.2.3", "1.2.3.1", KIND, (b"two",))
-        self.assertEqual((same.new, same.differs, other.new, other.differs), (False, False, False, True))
-        self.assertEqual(self.spool.instances("1.2.3")[0].stamp.path.read_bytes(), b"one")
+        """A second one is no new one; the first is kept, and whether the second is another image is told."""
+        first = file_of(self.base, 1)
+        self.spool.add("1.2.3", "1.2.3.1", KIND, (first,))
+        for data, what in (
+            (first, ()),
+            (encoded(1, ImplicitVRLittleEndian), ()),
+            (file_of(self.base, 1, PixelData=bytes(128)), ("pixels",)),
+            (b"two", ("patient or study", "size or place")),
+        ):
+            added = self.spool.add("1.2.3", "1.2.3.1", KIND, (data[:100], data[100:]))
+            self.assertEqual((added.new, added.changed), (False, what))
+        self.assertEqual(self.spool.instances("1.2.3")[0].stamp.path.read_bytes(), first)
 
     def test_watermark(self) -> None:
         """Over its limit, or with too little left on the disk, nothing more is taken; what is removed makes room."""
@@ -331,6 +362,23 @@ class SourceCase(SpoolCase):
         self.spool = self.open()
         self.start()
 
+    def receive_encoded(self, syntax: UID, **changes: Any) -> None:
+        """Let the eight slices of 1.2.3 arrive and be complete, encoded by another sender."""
+        for number in range(1, 9):
+            data = encoded(number, syntax, **changes)
+            added = self.spool.add("1.2.3", f"1.2.3.{number}", KIND, (data,))
+            self.source.arrived(7, Arrival("1.2.3", added.new, added.count))
+            if added.changed:
+                self.source.changed("1.2.3", f"1.2.3.{number}", added.changed)
+        self.source.closed(7, True)
+        self.clock.advance(5)
+
+    def let_go(self) -> None:
+        """Let the spool let go what is done with."""
+        self.time += 101
+        self.clock.pump([60, 1])
+        self.assertEqual(self.spool.series(), [])
+
     def receive(
         self,
         numbers: range,
@@ -438,6 +486,109 @@ class ReceivedSourceTests(SourceCase):
         second, _ = self.send()
         self.assertEqual(second.id, first.id)
 
+    def test_sentAgainInAnotherEncoding(self) -> None:
+        """Sent again in another transfer syntax the images are the same: that makes no scan, and is told."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        first, _ = self.send()
+        for syntax, words in (
+            (ImplicitVRLittleEndian, "came again in another encoding; the HUB has these images"),
+            (ExplicitVRBigEndian, "came again in another encoding; the HUB has these images"),
+            (JPEGLSLossless, "the HUB has these images, which were not all compared: some are compressed"),
+        ):
+            self.let_go()
+            self.receive_encoded(syntax)
+            self.nothing()
+            latest = self.ledger.latest("1.2.3")
+            assert latest is not None
+            self.assertEqual(
+                (
+                    latest.number,
+                    latest.state,
+                    latest.scan_id,
+                    latest.note is not None and words in latest.note,
+                ),
+                (1, State.KEPT, first.id, True),
+            )
+        self.restart()
+        self.clock.advance(60)
+        self.nothing()
+        # A person may want it sent all the same.
+        ask(self.spool.root, "1.2.3")
+        self.clock.advance(1)
+        second, sops = self.send()
+        self.assertEqual((len(sops), second.meta["revision"], second.meta["supersedes"]), (8, 2, first.id))
+
+    def test_changedUnderTheSameUids(self) -> None:
+        """Images that changed are a new revision in the place of the former, and people are told what changed."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        former, _ = self.send()
+        with capturedLogs() as said:
+            cases: tuple[tuple[dict[str, Any], str], ...] = (
+                ({"PixelData": bytes(128)}, "pixels"),
+                ({"PatientID": "CORRECTED", "PixelData": bytes(128)}, "patient or study"),
+                (
+                    {"PatientID": "CORRECTED", "PixelData": bytes(128), "PixelSpacing": [2, 2]},
+                    "size or place",
+                ),
+            )
+            for number, (changes, what) in enumerate(cases, start=2):
+                self.let_go()
+                self.receive_encoded(ImplicitVRLittleEndian, **changes)
+                item, _ = self.send()
+                self.assertEqual((item.meta["revision"], item.meta["supersedes"]), (number, former.id))
+                latest = self.ledger.latest("1.2.3")
+                assert latest is not None
+                self.assertEqual(latest.note, f"came again with {what} changed, under the same UIDs")
+                former = item
+        self.assertEqual(len([event for event in said if event.get("event") == "series.changed"]), 3)
+
+    def test_changedWhileItIsHere(self) -> None:
+        """While the spool has the first ones these are kept, and what came later under their UIDs is told, once."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.send()
+        with capturedLogs() as said:
+            self.receive_encoded(ImplicitVRLittleEndian)
+            self.receive_encoded(ImplicitVRLittleEndian, PixelData=bytes(128))
+        self.nothing()
+        self.assertEqual(self.ledger.all_changed(), {"1.2.3": (8, "pixels")})
+        self.assertEqual([event["event"] for event in said if "event" in event], ["dicom.differs"])
+
+    def test_forgotten(self) -> None:
+        """After ninety days nothing of a series is left in the ledger, and what is younger stays."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.send()
+        self.receive_encoded(ImplicitVRLittleEndian, PixelData=bytes(128))
+        self.time += 91 * 86400
+        self.receive(range(1, 9), series="1.2.4")
+        self.clock.advance(5)
+        self.send()
+        self.clock.pump([60, 1])
+        self.assertEqual([revision.series for revision in self.ledger.everything()], ["1.2.4"])
+        self.assertEqual((self.ledger.memberships("1.2.3.1"), self.ledger.all_changed()), ([], {}))
+        self.assertEqual(len(self.ledger.memberships("1.2.4.1")), 1)
+
+    def test_ledgerOfBefore(self) -> None:
+        """A ledger of an earlier version is taken on with all that it has."""
+        self.outbox.stop()
+        self.ledger.close()
+        path = self.spool.root / FILE
+        path.unlink()
+        with closing(sqlite3.connect(path)) as old:
+            old.execute(
+                "CREATE TABLE revisions (series TEXT, revision INTEGER, state TEXT NOT NULL, why TEXT, scan_id TEXT,"
+                " reason TEXT, at REAL, settled_at REAL, PRIMARY KEY (series, revision)) WITHOUT ROWID"
+            )
+            old.execute("INSERT INTO revisions VALUES ('1.2.3', 1, 'kept', 'x', 'scan-1', NULL, 1, 2)")
+            old.commit()
+        self.start()
+        latest = self.ledger.latest("1.2.3")
+        assert latest is not None
+        self.assertEqual((latest.scan_id, latest.note, self.ledger.marks("1.2.3", 1)), ("scan-1", None, {}))
+
     def late_stranger(self) -> None:
         """Have a series wait for the HUB, and an instance of another patient come late in it."""
         self.receive(range(1, 9))
@@ -477,6 +628,32 @@ class ReceivedSourceTests(SourceCase):
         latest = self.ledger.latest("1.2.3")
         assert latest is not None
         self.assertEqual((latest.number, latest.state), (1, State.KEPT))
+
+    def test_partChanged(self) -> None:
+        """A part of what the HUB has is no scan though its images changed; that is told, and nothing is lost unseen."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.send()
+        self.let_go()
+        with capturedLogs() as said:
+            self.receive(range(1, 4), association=2, PixelData=bytes(128))
+            self.clock.advance(5)
+        self.nothing()
+        self.assertEqual((self.state(), self.ledger.all_changed()), (State.KEPT, {"1.2.3": (3, "pixels")}))
+        [event] = [event for event in said if event.get("event") == "series.changed"]
+        self.assertIn("came again with pixels changed, and not whole: send all of it", event["reason"])
+
+    def test_otherRulesSince(self) -> None:
+        """What the HUB has stays kept, and committed to, when it comes again under rules that ignore it."""
+        self.receive(range(1, 9))
+        self.clock.advance(5)
+        self.send()
+        self.let_go()
+        self.source.rules = Rules(rule=(Rule(name="rest", ignore=True),))
+        self.receive(range(1, 9), association=2)
+        self.clock.advance(5)
+        self.nothing()
+        self.assertEqual(self.state(), State.KEPT)
 
     def test_disconnected(self) -> None:
         """A connection that is gone counts as broken off, unless it is told within a moment that it was released."""

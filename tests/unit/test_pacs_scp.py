@@ -9,8 +9,10 @@ from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, JPEGBaseline8Bit, MRImageStorage
 from pynetdicom.dsutils import encode
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.config import PacsSettings
@@ -121,7 +123,8 @@ class StatusTests(SynchronousTestCase):
         settings = scp.ScpSettings("127.0.0.1", 0, "FR", ("MR1",))
         spool: Any = self.spool
         commitments: Any = SimpleNamespace(requested=self.requested)
-        told: Any = SimpleNamespace(arrived="arrived", closed="closed", disconnected="disconnected")
+        words = ("arrived", "changed", "closed", "disconnected")
+        told: Any = SimpleNamespace(**{word: word for word in words})
         self.scp = scp.StorageScp(settings, spool, told, commitments, lambda *said: self.told.append(said))
 
     def requested(self, association: Any, peer: str, information: Any) -> tuple[int, str]:
@@ -147,10 +150,11 @@ class StatusTests(SynchronousTestCase):
         return (answer, "") if isinstance(answer, int) else (answer.Status, answer.get("ErrorComment", ""))
 
     def test_stored(self) -> None:
-        """What is stored is answered 0000H, and the reactor is told; a duplicate too."""
+        """What is stored is answered 0000H, and the reactor is told; a duplicate too, and that it is another image."""
         self.assertEqual(self.store(), (0, ""))
-        self.spool.outcome = Added(False, 1, differs=True)
+        self.spool.outcome = Added(False, 1, ("pixels",))
         self.assertEqual(self.store(), (0, ""))
+        self.assertEqual(self.told.pop(1), ("changed", "1.2.3", "1.2.3.1", ("pixels",)))
         self.assertEqual(
             [(what, number, arrival.new) for what, number, arrival in self.told],
             [("arrived", 7, True), ("arrived", 7, False)],
@@ -188,6 +192,25 @@ class StatusTests(SynchronousTestCase):
         )
         answer, _ = self.scp._action(event)
         return int(answer.Status)
+
+    def test_notAsked(self) -> None:
+        """A report on a commitment that nobody asked for is refused each time, and told once."""
+
+        def heard(*_: object) -> None:
+            raise scp.NotAskedError
+
+        self.scp.heard = heard
+        with capturedLogs() as said:
+            for transaction in ("1.7", "1.7", "1.8", "1.7"):
+                information: Any = Dataset()
+                information.TransactionUID = transaction
+                event: Any = SimpleNamespace(
+                    event_type=1,
+                    event_information=information,
+                    assoc=SimpleNamespace(requestor=SimpleNamespace(ae_title="ARCHIVE")),
+                )
+                self.assertEqual(self.scp._hear(event)[0].Status, 0x0110)
+        self.assertEqual([event["event"] for event in said], ["commit.unknown"] * 2)
 
     def test_actions(self) -> None:
         """A request for commitment is kept; other actions, other instances and what breaks are told apart."""

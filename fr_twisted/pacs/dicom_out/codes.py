@@ -107,5 +107,6 @@ READINGS = {
 QUALITATIVE = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 COMMENT = _dcm("121106", "Comment")
 BRAIN_MRI = CodedConcept("24590-2", "LN", "Brain MRI")
+SOURCE = _sct("260753009", "Source")
 PROCESSING = _dcm("109102", "Processing Equipment")
 ARTIFICIAL_INTELLIGENCE = _dcm("123110", "Artificial Intelligence")

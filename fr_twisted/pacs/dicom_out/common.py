@@ -1,12 +1,15 @@
 """What all objects that are made of a report have in common: patient, study, equipment, times, text encoding."""
 
 import copy
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import DA, DT, TM
 
 from fr_twisted import __version__
 from fr_twisted.brain.analysis.schema import DECISION_SUPPORT
@@ -19,6 +22,9 @@ MANUFACTURER = "Fr"
 
 _TEXTS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 """Value representations that the Specific Character Set is about (PS3.5 6.1.2.2)."""
+
+
+_PARSERS: Mapping[str, Callable[[Any], object]] = {"DA": DA, "DT": DT, "TM": TM}
 
 
 class Kind(StrEnum):
@@ -67,10 +73,29 @@ def for_highdicom(source: SourceSeries, thickness: float | None = None) -> list[
                 setattr(image, keyword, "")
         if image.PatientSex not in ("M", "F", "O"):
             image.PatientSex = ""
+        for keyword in malformed([image]):
+            setattr(image, keyword, "")
         if thickness is not None and "NumberOfFrames" not in image and not image.get("SliceThickness"):
             image.SliceThickness = f"{thickness:.6g}"
         image.SpecificCharacterSet = "ISO_IR 192"
     return images
+
+
+def malformed(images: Iterable[Dataset]) -> list[str]:
+    """Return the keywords of dates and times that are none, such as ``01/02/1950``; the library fails on them."""
+    found: dict[str, None] = {}
+    for image in images:
+        for element in image:
+            parse = _PARSERS.get(element.VR)
+            values = element.value if isinstance(element.value, MultiValue) else [element.value]
+            if parse is None or element.is_empty:
+                continue
+            try:
+                for value in values:
+                    parse(value)
+            except Exception:  # it quotes the value
+                found[element.keyword] = None
+    return list(found)
 
 
 def blank(report: Report, source: SourceSeries, kind: Kind, sop_class: UID, what: str) -> Dataset:

@@ -41,11 +41,18 @@ class Delivery(BaseModel):
     uncommitted: int = Field(default=0, description="how often it took them and did not commit to them")
     transaction: str | None = Field(default=None, description="of the commitment that was asked for last")
     asked: bool = Field(default=False, description="whether the archive took that request")
+    asked_at: float | None = Field(default=None, description="when it did, seconds since 1970")
+    warned: bool = Field(default=False, description="whether people were told that its word is overdue")
 
     @property
     def over(self) -> bool:
         """Whether no more is to be done."""
         return self.fate is not Fate.LATER
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the archive took a request for commitment, and has not said yet what became of it."""
+        return self.asked and self.committed is None
 
 
 class Job(BaseModel):
@@ -55,23 +62,37 @@ class Job(BaseModel):
     scan_id: ItemId
     made: bool = False
     done: bool = False
+    missing: dict[str, str] = Field(
+        default_factory=dict, description="by kind, such as SR, why an object could not be made"
+    )
     deliveries: dict[str, Delivery] = Field(default_factory=dict)
 
     def delivery(self, archive: Archive) -> Delivery:
         """Return what is known of it at an archive."""
         return self.deliveries.setdefault(str(archive), Delivery())
 
+    def expect(self, archives: Iterable[Archive]) -> None:
+        """Have it sent to these, if it was not decided yet who gets it."""
+        for archive in archives if not self.deliveries else ():
+            self.delivery(archive)
+
     def waiting(self, archives: Iterable[Archive]) -> list[Archive]:
-        """Return those of ``archives`` that have not got it, and may yet."""
-        return [archive for archive in archives if not self.delivery(archive).over]
+        """Return those of ``archives`` that are to get it, and have not got it yet."""
+        told = ((archive, self.deliveries.get(str(archive))) for archive in archives)
+        return [archive for archive, delivery in told if delivery is not None and not delivery.over]
 
     def reopen(self, archives: Iterable[Archive], again: bool) -> list[Archive]:
-        """Have it sent to archives that refused it, and ``again`` to those that have it; return which they are."""
+        """Have it sent to archives that refused it or were added, and ``again`` to those that have it.
+
+        Return which they are.
+        """
         meant = (Fate.REFUSED, Fate.DELIVERED) if again else (Fate.REFUSED,)
-        found = [archive for archive in archives if self.delivery(archive).fate in meant]
-        for archive in found:
-            self.deliveries[str(archive)] = Delivery(attempts=self.delivery(archive).attempts)
-        self.done = not self.waiting(archives)
+        found = []
+        for archive in archives:
+            delivery = self.deliveries.get(str(archive))
+            if delivery is None or delivery.fate in meant:
+                found.append(archive)
+                self.deliveries[str(archive)] = Delivery(attempts=delivery.attempts if delivery else 0)
         return found
 
     def note(self, archive: Archive, sent: Sent, wanted: int) -> Delivery:
@@ -241,7 +262,9 @@ class Jobs:
             if not str(source.first.get("StudyInstanceUID") or "").strip():
                 raise NothingToMakeError("its series names no study that they could be filed in")
             report = read(self._reports.root / written.folder, written)
-            self._write_objects(job, {k.value: data for k, data in objects.make(report, source).items()})
+            made = objects.make(report, source)
+            job.missing = {kind.name: reason for kind, reason in made.missing.items()}
+            self._write_objects(job, {kind.value: data for kind, data in made.files.items()})
         return len(self._files(job))
 
     def _write_objects(self, job: Job, files: dict[str, bytes]) -> None:

@@ -55,6 +55,11 @@ def segmentation(report: Report, source: SourceSeries) -> Segmentation | None:
     labels = report.label_map(LABELS_NII)
     if labels is None:
         return None
+    frames = {str(image.get("FrameOfReferenceUID") or "") for image in source.images}
+    if frames == {""}:
+        raise GeometryError("its images name no frame of reference")
+    if len(frames) > 1:
+        raise GeometryError("its images do not share one frame of reference")
     if labels.values.max(initial=0) > max(LABELS) or labels.values.min(initial=0) < 0:
         raise UnreadableReportError(f"{LABELS_NII} has labels that are not known here")
     lesions = report.label_map(LESIONS_NII)

@@ -1,5 +1,6 @@
 """Runs the sending of results: a queue for each archive, so that one that is down holds up no other."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import random
@@ -26,7 +27,7 @@ from fr_twisted.pacs.dicom_out.jobs import (
     StateInUseError,
 )
 from fr_twisted.pacs.dicom_out.lane import MAX_DELAY, ISender, Lane, pause
-from fr_twisted.pacs.dicom_out.promises import Promises
+from fr_twisted.pacs.dicom_out.promises import Promise, Promises
 from fr_twisted.pacs.dicom_out.scu import Commitment, Fate, Sent
 from fr_twisted.pacs.outbox import Run
 from fr_twisted.pacs.report_files import Written
@@ -36,6 +37,9 @@ from fr_twisted.setting_dicom import Archive
 
 LOOK_SECONDS = 1.0
 """Between two looks for what people ask."""
+
+OVERDUE_SECONDS = 60.0
+"""Between two looks for commitments that are awaited for too long."""
 
 PRUNE_SECONDS = 86400.0
 """Between two looks for headers that are too old."""
@@ -52,6 +56,7 @@ class DicomOutService(Service):
         commitment: whether archives are asked to commit to keeping them.
         run: runs a function in a thread.
         jitter: a number from 0 to 1.
+        now: the time, seconds since 1970.
     """
 
     _log = Logger()
@@ -66,15 +71,16 @@ class DicomOutService(Service):
         commitment: bool = False,
         run: Run = deferToThread,
         jitter: Callable[[], float] = random,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._jobs, self._archives, self.clock, self.jitter = jobs, tuple(archives), clock, jitter
-        self._commitment, self._run = commitment, run
+        self._commitment, self._run, self._now = commitment, run, now
         self._lanes = [Lane(archive, make(archive), self) for archive in self._archives]
         self._open: dict[str, Job] = {}
         self._making = DeferredLock()
         self._tasks: set[Deferred[None]] = set()
         self._later: set[IDelayedCall] = set()
-        self._pruned = 0.0
+        self._pruned = self._overdue_at = 0.0
         self._promises = Promises()
         self._writing = DeferredLock()
         self._noting = DeferredLock()
@@ -131,8 +137,9 @@ class DicomOutService(Service):
     async def _resume(self) -> None:
         self._pruned = self.clock.seconds()
         for job in await self._run(self._jobs.known):
-            self._promises.take_up(job, self._archives)
+            self._promises.take_up(job, self._archives, self._now())
             if not job.done:
+                job.expect(self._archives)
                 self.spawn(self._take(job))
         if self.running:
             self._looking.start(LOOK_SECONDS, now=False).addErrback(
@@ -168,6 +175,7 @@ class DicomOutService(Service):
                 event="dicom.no-series",
             )
         elif not job.done:
+            job.expect(self._archives)
             await self._take(job)
 
     async def _take(self, job: Job) -> None:
@@ -230,18 +238,39 @@ class DicomOutService(Service):
                 return
             await self._noting.run(self._send_anew, one)
             await self._run(asked.answered, state, one)
+        if self.clock.seconds() - self._overdue_at >= OVERDUE_SECONDS:
+            self._overdue_at = self.clock.seconds()
+            for promise in self._promises.overdue(self._now()):
+                if self.running:
+                    await self._noting.run(self._say_overdue, promise)
+
+    async def _say_overdue(self, promise: Promise) -> None:
+        """Say once of a report and archive that its word is overdue; it is awaited all the same."""
+        job = self._open.get(promise.report_id) or await self._run(self._jobs.find, promise.report_id)
+        delivery = None if job is None else job.deliveries.get(str(promise.archive))
+        if job is None or delivery is None or delivery.warned or not delivery.is_awaited:
+            return
+        delivery.warned = True
+        words.say_overdue(self._log, job, promise.archive)
+        await self._note(job)
 
     async def _send_anew(self, one: Asked) -> None:
         report_id = one.report_id
         job = self._open.get(report_id) or await self._run(self._jobs.find, report_id)
+        meant = one.meant(self._archives)
+        if not meant:
+            text = "{report_id} was asked for at an archive that FR_DICOM_ARCHIVES does not name"
+            self._log.warn(text, report_id=report_id, event="dicom.unknown")
+            return
         if job is None:
             text = "{report_id} was asked for, and is no report that could be sent"
             self._log.warn(text, report_id=report_id, event="dicom.unknown")
             return
-        reopened = job.reopen(self._archives, one.again)
-        await self._note(job)
+        reopened = job.reopen(meant, one.again)
         waiting = job.waiting(self._archives)
-        names = ", ".join(map(str, waiting)) or "no archive: all have it"
+        job.done = not waiting
+        await self._note(job)
+        names = ", ".join(map(str, job.waiting(meant))) or "no archive: all have it"
         text = "the results of {scan_id} are asked for once more: to {destination}"
         fields = {"scan_id": job.scan_id, "report_id": report_id, "destination": names}
         self._log.info(text, event="dicom.asked", **fields)
@@ -313,7 +342,7 @@ class DicomOutService(Service):
         began = self.clock.seconds()
         transaction = f"2.25.{uuid4().int}" if self._commitment else None
         if transaction is not None:
-            self._promises.asking(transaction, job.report_id, lane.archive)
+            self._promises.asking(transaction, job.report_id, lane.archive, self._now())
 
         def send() -> tuple[int, Sent]:
             objects = {u: data for u, data in self._jobs.objects(job).items() if u not in skip}
@@ -339,6 +368,7 @@ class DicomOutService(Service):
         if not self.running and sent.trouble is not None:
             return delivery
         delivery = job.note(lane.archive, sent, wanted)
+        delivery.asked_at = self._now() if delivery.is_awaited else None
         words.say(self._log, job, lane.archive, sent, self.clock.seconds() - began)
         await self._settle(job)
         return delivery
@@ -382,7 +412,11 @@ class DicomOutService(Service):
         await self._note(job)
         if job.done:
             self._open.pop(job.report_id, None)
-            await self._making.run(self._run, self._jobs.discard_objects, job.report_id)
+            # In turn with what makes them, which may take long: nobody waits for that, least of all an archive.
+            self.spawn(self._discard(job.report_id))
+
+    async def _discard(self, report_id: str) -> None:
+        await self._making.run(self._run, self._jobs.discard_objects, report_id)
 
     async def _note(self, job: Job) -> None:
         # Text is made of it here: another queue may change it while a thread writes.

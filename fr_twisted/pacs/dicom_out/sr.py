@@ -9,6 +9,7 @@ from highdicom.sr import (
     ContainerContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
+    ImageContentItem,
     MeasurementReport,
     ObservationContext,
     ObserverContext,
@@ -33,8 +34,8 @@ from fr_twisted.pacs.dicom_out.headers import SourceSeries
 from fr_twisted.pacs.dicom_out.report import Report
 from fr_twisted.pacs.encode import make_uid
 
-LIBRARY = 3
-"""Images of the series that the image library describes; all are named as evidence. Describing each costs 60 ms."""
+DESCRIBED = 3
+"""Images that the image library describes; it names all, as the sources of each group (TID 1501). One costs 60 ms."""
 
 
 def structured_report(
@@ -49,8 +50,9 @@ def structured_report(
             procedure_reported=codes.BRAIN_MRI,
             imaging_measurements=Groups(report, found, source, seg).all(),
             title=known.DCM.ImagingMeasurementReport,
-            referenced_images=_library(images),
+            referenced_images=_described(images) or None,
         )
+        _name_all(content[0].ContentSequence, images)
         content[0].ContentSequence.append(_in_words(found))
         made = Comprehensive3DSR(
             evidence=[*images, *([seg] if seg is not None else [])],
@@ -86,16 +88,49 @@ def _observer(report: Report) -> ObservationContext:
     return ObservationContext(observer_device_context=context)
 
 
-def _library(images: list[Dataset]) -> list[Dataset] | None:
-    """Return the first, middle and last image, where they say what a library says of an image."""
-    chosen = [images[n] for n in sorted({0, len(images) // 2, len(images) - 1})][:LIBRARY]
+def _described(images: list[Dataset]) -> list[Dataset]:
+    """Return the first, middle and last image, where they say what the library takes to describe an image."""
+    chosen = [images[n] for n in sorted({0, len(images) // 2, len(images) - 1})][:DESCRIBED]
     needed = ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
     for image in chosen:
         if image.SOPClassUID != MRImageStorage or any(image.get(name) is None for name in needed):
-            return None
+            return []
         if image.get("SliceThickness") is None:
-            return None
+            return []
     return chosen
+
+
+def _name_all(items: ContentSequence, images: list[Dataset]) -> None:
+    """Have the image library name every image, in order: descriptors are optional in it (TID 1601)."""
+    library = next((item for item in items if item.name == known.DCM.ImageLibrary), None)
+    if library is None:
+        library = ContainerContentItem(name=known.DCM.ImageLibrary, relationship_type="CONTAINS")
+        group = ContainerContentItem(name=known.DCM.ImageLibraryGroup, relationship_type="CONTAINS")
+        group.ContentSequence, library.ContentSequence = ContentSequence(), ContentSequence([group])
+        places = [place for place, item in enumerate(items) if item.name == known.DCM.ImagingMeasurements]
+        items.insert(places[0], library)
+    # highdicom makes a group for each frame of reference
+    groups = library.ContentSequence
+    described = {
+        entry.referenced_sop_instance_uid: entry
+        for group in groups
+        for entry in group.ContentSequence
+        if isinstance(entry, ImageContentItem)
+    }
+    group = groups[0]
+    group.ContentSequence = ContentSequence(
+        [described.get(image.SOPInstanceUID) or _entry(image) for image in images]
+    )
+    library.ContentSequence = ContentSequence([group])
+
+
+def _entry(image: Dataset) -> ImageContentItem:
+    return ImageContentItem(
+        name=codes.SOURCE,
+        referenced_sop_class_uid=image.SOPClassUID,
+        referenced_sop_instance_uid=image.SOPInstanceUID,
+        relationship_type="CONTAINS",
+    )
 
 
 def _in_words(found: Findings) -> ContainerContentItem:

@@ -1,5 +1,6 @@
 """What the sending of results says in the log."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from twisted.logger import Logger
@@ -26,7 +27,7 @@ def say(log: Logger, job: Job, archive: Archive, sent: Sent, seconds: float) -> 
             "{destination} has the results of {scan_id}: {count} objects, {seconds:.1f} s{detail}",
             count=len(delivery.kept),
             seconds=seconds,
-            detail=_commitment_words(delivery, sent),
+            detail=_missing_words(job) + _commitment_words(delivery, sent),
             event="dicom.delivered",
             **fields,
         )
@@ -54,6 +55,24 @@ def say_committed(log: Logger, job: Job, archive: Archive) -> None:
         log.warn(text, reason=delivery.reason, event="dicom.not-committed", **fields)
 
 
+def say_overdue(log: Logger, job: Job, archive: Archive) -> None:
+    """Say that an archive took a request for commitment long ago, and never said what became of it."""
+    text = (
+        "{destination} has the results of {scan_id}, and has not said since {detail} whether it keeps them;"
+        " does it know where FR_DICOM_LISTEN is? fr archives list shows all such results"
+    )
+    since = since_words(job.delivery(archive))
+    fields = {"scan_id": job.scan_id, "report_id": job.report_id, "destination": str(archive)}
+    log.warn(text, detail=since, event="dicom.overdue", **fields)
+
+
+def since_words(delivery: Delivery) -> str:
+    """Return when commitment was asked for, such as ``2026-01-02 10:00 UTC``."""
+    if delivery.asked_at is None:
+        return "an unknown time"
+    return f"{datetime.fromtimestamp(delivery.asked_at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def say_later(log: Logger, job: Job, archive: Archive, delay: float) -> None:
     """Say that an archive is tried again."""
     delivery = job.delivery(archive)
@@ -67,6 +86,10 @@ def say_later(log: Logger, job: Job, archive: Archive, delay: float) -> None:
         delay=delay,
         event="dicom.deferred",
     )
+
+
+def _missing_words(job: Job) -> str:
+    return f", incomplete: no {', no '.join(job.missing)}" if job.missing else ""
 
 
 def _commitment_words(delivery: Delivery, sent: Sent) -> str:
