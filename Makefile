@@ -38,7 +38,7 @@ tests: $(INSTALLED) ## unit tests under trial, then those of whole units under p
 	$(BIN)/python -m twisted.trial --jobs=2 --reporter=text --temp-directory=.fr/trial tests.unit 2>&1 | tee .fr/trial.log
 	@grep -Eq '^Ran [1-9][0-9]* tests' .fr/trial.log || { echo 'trial ran no test' >&2; exit 1; }
 	@# pytest fails by itself when it finds no test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone' tests/integration
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'not alone' tests/integration
 	$(BIN)/python -m pytest -m alone tests/integration
 
 faults: $(INSTALLED) ## ROUNDS=10 of kills, cuts and bad input under load, from SEED=n (a new one); FULL=1: whole heads
