@@ -77,9 +77,18 @@ class MemoryScans:
         chunks = chunk_count(scan.size) if first_missing is None else first_missing
         return Upload(scan, doc.payload_id, doc.token, chunks)
 
-    def is_kept(self, scan: NewScan) -> Deferred[bool]:
-        """Look for the scan."""
-        return self._store.do("is_kept", lambda: self._is_kept(scan))
+    def peek_upload(self, scan: NewScan) -> Deferred[int | None]:
+        """Look for what is there of a scan."""
+        return self._store.do("peek_upload", lambda: self._peek(scan))
+
+    def _peek(self, scan: NewScan) -> int | None:
+        if self._is_kept(scan):
+            return None
+        doc = self._store.upload_docs.get(scan.scan_id)
+        if doc is None or (doc.scan.sha256, doc.scan.size) != (scan.sha256, scan.size):
+            return 0
+        missing = _missing(self._store.chunk_numbers(doc.payload_id), scan.size)
+        return scan.size if missing is None else missing * CHUNK_SIZE
 
     def _check_same(self, scan: NewScan) -> None:
         kept = self._store.scan_docs[scan.scan_id]

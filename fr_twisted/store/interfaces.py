@@ -129,8 +129,11 @@ class IScans(Interface):
         begins without chunks, and whichever is committed first is the scan.
         """
 
-    def is_kept(scan: NewScan) -> Deferred[bool]:
-        """Tell whether the scan is kept; nothing is written. Errback as `begin_upload` when its id is."""
+    def peek_upload(scan: NewScan) -> Deferred[int | None]:
+        """Fire with how many bytes of it are durable, from the first on without a gap; None: the scan is kept already.
+
+        Nothing is written. Errback with `ConflictError` as `begin_upload`.
+        """
 
     def commit(upload: Upload) -> Deferred[None]:
         """Make the scan visible as ``To Do``, all of its chunks being durable. A second commit is done already.

@@ -51,9 +51,9 @@ class MongoScans:
         """Open or take over an upload."""
         return Deferred.fromCoroutine(self._uploads.begin(scan))
 
-    def is_kept(self, scan: NewScan) -> Deferred[bool]:
-        """Look for the scan."""
-        return Deferred.fromCoroutine(self._uploads.is_kept(scan))
+    def peek_upload(self, scan: NewScan) -> Deferred[int | None]:
+        """Look for what is there of a scan."""
+        return Deferred.fromCoroutine(self._uploads.peek(scan))
 
     def commit(self, upload: Upload) -> Deferred[None]:
         """Make the scan visible."""
