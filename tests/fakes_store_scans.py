@@ -19,7 +19,7 @@ from fr_twisted.model import (
     chunk_count,
     utc_text,
 )
-from fr_twisted.store.documents import shorten
+from fr_twisted.store.documents import given_back_detail, is_told, shorten
 from fr_twisted.store.interfaces import (
     Claim,
     ConflictError,
@@ -146,6 +146,7 @@ class MemoryScans:
             payload_id=upload.payload_id,
             payload_broken_at=None,
             attempts=0,
+            given_back=0,
             error=None,
             lease=None,
         )
@@ -221,17 +222,21 @@ class MemoryScans:
 
         def release() -> None:
             scan = self._ours(claim)
-            attempts = scan.attempts if count_attempt else scan.attempts - 1
-            state = ScanState.TO_DO
-            self._set(
+            uncounted = 0 if count_attempt else 1
+            given_back = scan.given_back + uncounted
+            changed = self._set(
                 scan,
                 "released",
-                error,
-                report_generated=state,
+                given_back_detail(given_back, error) if uncounted else error,
+                report_generated=ScanState.TO_DO,
                 lease=None,
                 error=shorten(error),
-                attempts=attempts,
+                attempts=scan.attempts - uncounted,
+                given_back=given_back,
             )
+            if uncounted and not is_told(given_back):
+                untold = changed.model_copy(update={"history": scan.history[:-1]})
+                self._store.scan_docs[scan.scan_id] = untold
             self._store.notify(self._store.work)
 
         return self._store.do("release", release)

@@ -560,6 +560,27 @@ async def released_scan(bench: Bench) -> None:
 
 
 @behaviour
+async def scan_given_back_for_days(bench: Bench) -> None:
+    """However often a scan is released uncounted, its history keeps what was before, and tells how often that was."""
+    await bench.keep()
+    await bench.store.scans().release(await bench.claim(), "the worker died", True)
+    for _ in range(120):
+        await bench.store.scans().release(await bench.claim(), "no room", False)
+    scan = await bench.scan()
+    assert (scan.report_generated, scan.attempts, scan.given_back, scan.error) == ("To Do", 1, 120, "no room")
+    events = [entry.event for entry in scan.history]
+    assert events == ["received", *["claimed", "released"] * (1 + 8 + 3)]
+    assert [entry.detail for entry in scan.history][4:7] == ["no room", "brain-1", "no room"]
+    assert (scan.history[-1].detail or "").startswith("no room (uncounted release 64: ")
+    claim = await bench.claim()
+    assert (claim.attempt, (await bench.scan()).history[-1].event) == (2, "claimed")
+    await bench.store.scans().fail(claim, "no brain in it")
+    assert [entry.event for entry in (await bench.scan()).history][-2:] == ["claimed", "failed"]
+    await bench.store.operators().retry("scan-a", "by me")
+    assert (await bench.scan()).given_back == 0
+
+
+@behaviour
 async def failed_scan(bench: Bench) -> None:
     """A failed scan keeps the reason and is not claimed again."""
     await bench.keep()

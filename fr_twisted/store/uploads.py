@@ -250,6 +250,7 @@ class Uploads:
                     "payload_id": upload.payload_id,
                     "payload_broken_at": None,
                     "attempts": 0,
+                    "given_back": 0,
                     "error": None,
                     "lease": None,
                 },
