@@ -163,15 +163,19 @@ class MemoryScans:
 
         return self._store.do("discard_upload", discard)
 
-    def claim(self, owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
+    def claim(
+        self, owner: str, lease_seconds: float, analysis: str | None = None, besides: Collection[str] = ()
+    ) -> Deferred[Claim | None]:
         """Claim the scan that is due."""
-        return self._store.do("claim", lambda: self._claim(owner, lease_seconds, analysis))
+        return self._store.do("claim", lambda: self._claim(owner, lease_seconds, analysis, besides))
 
-    def _claim(self, owner: str, lease_seconds: float, analysis: str | None) -> Claim | None:
+    def _claim(
+        self, owner: str, lease_seconds: float, analysis: str | None, besides: Collection[str]
+    ) -> Claim | None:
         now = self._store.time()
         if analysis is not None:
             self._store.analyses_seen[analysis] = now
-        scans = self._store.scan_docs.values()
+        scans = [scan for scan in self._store.scan_docs.values() if scan.scan_id not in besides]
         due = [scan for scan in scans if scan.meta.analysis in (None, analysis) and _is_due(scan, now)]
         if not due:
             return None

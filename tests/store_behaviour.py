@@ -560,6 +560,25 @@ async def released_scan(bench: Bench) -> None:
 
 
 @behaviour
+async def claim_besides(bench: Bench) -> None:
+    """A claim passes over what its owner asks for, whatever comes next, and finds it there without."""
+    scans = bench.store.scans()
+    await bench.keep("a", priority=9)
+    await bench.keep("b")
+    await bench.keep("c", analysis="x")
+    besides = ("scan-a", "scan-zzz")
+    for expected in ("scan-b", "scan-c"):
+        claim = await scans.claim("brain-1", LONG, "x", besides)
+        assert claim is not None
+        assert claim.scan.scan_id == expected
+    assert await scans.claim("brain-1", LONG, "x", besides) is None
+    assert (await bench.claim(SHORT)).scan.scan_id == "scan-a"
+    await bench.pass_time(2 * SHORT)
+    assert await scans.claim("brain-1", LONG, None, besides) is None
+    assert (await bench.claim()).scan.scan_id == "scan-a"
+
+
+@behaviour
 async def scan_given_back_for_days(bench: Bench) -> None:
     """However often a scan is released uncounted, its history keeps what was before, and tells how often that was."""
     await bench.keep()

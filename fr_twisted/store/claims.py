@@ -1,5 +1,6 @@
 """The queue: scans are claimed by finding and comparing-and-setting, under a lease and a fencing token."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -56,12 +57,16 @@ class Claims:
         for candidates in self._candidates.values():
             candidates.forget()
 
-    async def claim(self, owner: str, lease_seconds: float, analysis: str | None) -> Claim | None:
+    async def claim(
+        self, owner: str, lease_seconds: float, analysis: str | None, besides: Collection[str]
+    ) -> Claim | None:
         """Claim, as `IScans.claim` says."""
         self._analyses.note(analysis)
         if analysis not in self._candidates:
             self._candidates[analysis] = Candidates(partial(self._due, analysis), self._mongo.monotonic)
-        return await self._candidates[analysis].take(lambda head: self._attempt(head, owner, lease_seconds))
+        return await self._candidates[analysis].take(
+            lambda head: self._attempt(head, owner, lease_seconds), besides
+        )
 
     async def _due(self, analysis: str | None) -> list[Doc]:
         now = await self._mongo.now()
