@@ -124,6 +124,10 @@ class BrainScan(BaseModel):
     received_at: AwareDatetime
     lease: Lease | None = None
     attempts: int = 0
+    given_back: int = Field(
+        default=0,
+        description="times that it was released without counting the attempt, nothing speaking against it",
+    )
     error: str | None = None
     history: list[HistoryEntry] = Field(default_factory=list)
     payload_broken_at: AwareDatetime | None = Field(

@@ -267,7 +267,13 @@ class MemoryOperators:
             scan = self._store.scan_docs.get(scan_id)
             check_retry(scan_id, _document(scan))
             assert scan is not None
-            fresh = {"report_generated": ScanState.TO_DO, "attempts": 0, "error": None, "lease": None}
+            fresh = {
+                "report_generated": ScanState.TO_DO,
+                "attempts": 0,
+                "given_back": 0,
+                "error": None,
+                "lease": None,
+            }
             self._store.scan_docs[scan_id] = scan.model_copy(update=fresh)
             self._store.tell(scan_id, "retried", by)
             self._store.notify(self._store.work)

@@ -19,7 +19,7 @@ from fr_twisted.model import (
     chunk_count,
     utc_text,
 )
-from fr_twisted.store.documents import shorten
+from fr_twisted.store.documents import given_back_detail, is_told, shorten
 from fr_twisted.store.interfaces import (
     Claim,
     ConflictError,
@@ -77,9 +77,18 @@ class MemoryScans:
         chunks = chunk_count(scan.size) if first_missing is None else first_missing
         return Upload(scan, doc.payload_id, doc.token, chunks)
 
-    def is_kept(self, scan: NewScan) -> Deferred[bool]:
-        """Look for the scan."""
-        return self._store.do("is_kept", lambda: self._is_kept(scan))
+    def peek_upload(self, scan: NewScan) -> Deferred[int | None]:
+        """Look for what is there of a scan."""
+        return self._store.do("peek_upload", lambda: self._peek(scan))
+
+    def _peek(self, scan: NewScan) -> int | None:
+        if self._is_kept(scan):
+            return None
+        doc = self._store.upload_docs.get(scan.scan_id)
+        if doc is None or (doc.scan.sha256, doc.scan.size) != (scan.sha256, scan.size):
+            return 0
+        missing = _missing(self._store.chunk_numbers(doc.payload_id), scan.size)
+        return scan.size if missing is None else missing * CHUNK_SIZE
 
     def _check_same(self, scan: NewScan) -> None:
         kept = self._store.scan_docs[scan.scan_id]
@@ -137,6 +146,7 @@ class MemoryScans:
             payload_id=upload.payload_id,
             payload_broken_at=None,
             attempts=0,
+            given_back=0,
             error=None,
             lease=None,
         )
@@ -153,15 +163,19 @@ class MemoryScans:
 
         return self._store.do("discard_upload", discard)
 
-    def claim(self, owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
+    def claim(
+        self, owner: str, lease_seconds: float, analysis: str | None = None, besides: Collection[str] = ()
+    ) -> Deferred[Claim | None]:
         """Claim the scan that is due."""
-        return self._store.do("claim", lambda: self._claim(owner, lease_seconds, analysis))
+        return self._store.do("claim", lambda: self._claim(owner, lease_seconds, analysis, besides))
 
-    def _claim(self, owner: str, lease_seconds: float, analysis: str | None) -> Claim | None:
+    def _claim(
+        self, owner: str, lease_seconds: float, analysis: str | None, besides: Collection[str]
+    ) -> Claim | None:
         now = self._store.time()
         if analysis is not None:
             self._store.analyses_seen[analysis] = now
-        scans = self._store.scan_docs.values()
+        scans = [scan for scan in self._store.scan_docs.values() if scan.scan_id not in besides]
         due = [scan for scan in scans if scan.meta.analysis in (None, analysis) and _is_due(scan, now)]
         if not due:
             return None
@@ -212,17 +226,21 @@ class MemoryScans:
 
         def release() -> None:
             scan = self._ours(claim)
-            attempts = scan.attempts if count_attempt else scan.attempts - 1
-            state = ScanState.TO_DO
-            self._set(
+            uncounted = 0 if count_attempt else 1
+            given_back = scan.given_back + uncounted
+            changed = self._set(
                 scan,
                 "released",
-                error,
-                report_generated=state,
+                given_back_detail(given_back, error) if uncounted else error,
+                report_generated=ScanState.TO_DO,
                 lease=None,
                 error=shorten(error),
-                attempts=attempts,
+                attempts=scan.attempts - uncounted,
+                given_back=given_back,
             )
+            if uncounted and not is_told(given_back):
+                untold = changed.model_copy(update={"history": scan.history[:-1]})
+                self._store.scan_docs[scan.scan_id] = untold
             self._store.notify(self._store.work)
 
         return self._store.do("release", release)

@@ -190,6 +190,23 @@ async def commit_needs_every_chunk(bench: Bench) -> None:
 
 
 @behaviour
+async def upload_is_looked_at(bench: Bench) -> None:
+    """What is kept of a scan can be told without touching its upload: nothing, some of it, or the scan itself."""
+    new = bench.new_scan(size=3 * CHUNK_SIZE + 7)
+    scans = bench.store.scans()
+    assert await scans.peek_upload(new) == 0
+    upload = await bench.begin(new)
+    await bench.write(upload, "a", 0, 1, 3)
+    assert await scans.peek_upload(new) == 2 * CHUNK_SIZE
+    assert await scans.peek_upload(bench.new_scan(size=3 * CHUNK_SIZE)) == 0
+    await bench.write(upload, "a", 2)
+    assert await scans.peek_upload(new) == new.size
+    await scans.commit(upload)
+    assert await scans.peek_upload(new) is None
+    await raises(ConflictError, scans.peek_upload(bench.new_scan(size=101)))
+
+
+@behaviour
 async def upload_is_resumed(bench: Bench) -> None:
     """A second receiver goes on after the last chunk before a gap, under the same payload and a higher token."""
     new = bench.new_scan(size=5 * CHUNK_SIZE)
@@ -219,10 +236,10 @@ async def older_receiver_may_commit(bench: Bench) -> None:
 @behaviour
 async def kept_scan_is_duplicate(bench: Bench) -> None:
     """A scan that is kept is not received again; the same id with other content is refused."""
-    assert not await bench.store.scans().is_kept(bench.new_scan())
+    assert await bench.store.scans().peek_upload(bench.new_scan()) is not None
     await bench.keep()
-    assert await bench.store.scans().is_kept(bench.new_scan())
-    await raises(ConflictError, bench.store.scans().is_kept(bench.new_scan(size=101)))
+    assert await bench.store.scans().peek_upload(bench.new_scan()) is None
+    await raises(ConflictError, bench.store.scans().peek_upload(bench.new_scan(size=101)))
     assert await bench.store.scans().begin_upload(bench.new_scan()) is None
     await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
 
@@ -360,7 +377,7 @@ async def broken_scan_is_received_anew(bench: Bench) -> None:
     old = await bench.claim()
     await bench.store.scans().fail(old, "the stored scan has another SHA-256", payload_broken=True)
     assert (await bench.scan()).payload_broken_at is not None
-    assert not await bench.store.scans().is_kept(bench.new_scan())
+    assert await bench.store.scans().peek_upload(bench.new_scan()) is not None
     await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
     upload = await bench.begin(bench.new_scan())
     assert (upload.payload_id != old.scan.payload_id, upload.chunks) == (True, 0)
@@ -540,6 +557,46 @@ async def released_scan(bench: Bench) -> None:
     await bench.store.scans().release(second, None, False)
     third = await bench.claim()
     assert (third.token, third.attempt) == (3, 2)
+
+
+@behaviour
+async def claim_besides(bench: Bench) -> None:
+    """A claim passes over what its owner asks for, whatever comes next, and finds it there without."""
+    scans = bench.store.scans()
+    await bench.keep("a", priority=9)
+    await bench.keep("b")
+    await bench.keep("c", analysis="x")
+    besides = ("scan-a", "scan-zzz")
+    for expected in ("scan-b", "scan-c"):
+        claim = await scans.claim("brain-1", LONG, "x", besides)
+        assert claim is not None
+        assert claim.scan.scan_id == expected
+    assert await scans.claim("brain-1", LONG, "x", besides) is None
+    assert (await bench.claim(SHORT)).scan.scan_id == "scan-a"
+    await bench.pass_time(2 * SHORT)
+    assert await scans.claim("brain-1", LONG, None, besides) is None
+    assert (await bench.claim()).scan.scan_id == "scan-a"
+
+
+@behaviour
+async def scan_given_back_for_days(bench: Bench) -> None:
+    """However often a scan is released uncounted, its history keeps what was before, and tells how often that was."""
+    await bench.keep()
+    await bench.store.scans().release(await bench.claim(), "the worker died", True)
+    for _ in range(120):
+        await bench.store.scans().release(await bench.claim(), "no room", False)
+    scan = await bench.scan()
+    assert (scan.report_generated, scan.attempts, scan.given_back, scan.error) == ("To Do", 1, 120, "no room")
+    events = [entry.event for entry in scan.history]
+    assert events == ["received", *["claimed", "released"] * (1 + 8 + 3)]
+    assert [entry.detail for entry in scan.history][4:7] == ["no room", "brain-1", "no room"]
+    assert (scan.history[-1].detail or "").startswith("no room (uncounted release 64: ")
+    claim = await bench.claim()
+    assert (claim.attempt, (await bench.scan()).history[-1].event) == (2, "claimed")
+    await bench.store.scans().fail(claim, "no brain in it")
+    assert [entry.event for entry in (await bench.scan()).history][-2:] == ["claimed", "failed"]
+    await bench.store.operators().retry("scan-a", "by me")
+    assert (await bench.scan()).given_back == 0
 
 
 @behaviour
@@ -832,7 +889,7 @@ async def removed_payload_is_kept_already(bench: Bench) -> None:
     await bench.pass_time(0.05)
     await bench.store.scans().clean(LONG)
     assert await bench.store.scans().begin_upload(bench.new_scan()) is None
-    assert await bench.store.scans().is_kept(bench.new_scan())
+    assert await bench.store.scans().peek_upload(bench.new_scan()) is None
     await raises(ConflictError, bench.store.scans().begin_upload(bench.new_scan(size=101)))
     await bench.store.scans().commit(late)
     scan = await bench.scan()

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from fr_twisted.brain.attempt import Attempt, Rules
 from fr_twisted.brain.ipool import IPool, ISlot, PoolError
+from fr_twisted.brain.put_off import PutOff
 from fr_twisted.brain.tenure import Surroundings
 from fr_twisted.ops.logs import describe_exception
 from fr_twisted.ops.outage import Outage
@@ -75,6 +76,7 @@ class BrainService(Service):
         self._claiming = Outage("the queue of scans", around.clock, around.policy)
         self._trouble = Outage("this BRAIN", around.clock, around.policy)
         self._trouble_until = 0.0
+        self._put_off = PutOff(around.clock, around.policy)
         self._attempts: set[Attempt] = set()
         self._loop_over = Ready()
         self._waiting: Deferred[Any] | None = None
@@ -185,7 +187,7 @@ class BrainService(Service):
                 continue
             self._woken = False
             try:
-                claim = await self._scans.claim(self._rules.owner, self._rules.lease, self._rules.analysis)
+                claim = await self._claim()
             except Exception as error:
                 reason = str(error)
                 if not isinstance(error, StoreError):
@@ -203,6 +205,15 @@ class BrainService(Service):
                 looks = 0 if self._woken else looks + 1
         return None
 
+    async def _claim(self) -> Claim | None:
+        """Claim the scan that is due; those that we could not do lately only when no other is."""
+        rules = self._rules
+        for besides in self._put_off.choices(self._trouble.lasts):
+            claim: Claim | None = await self._scans.claim(rules.owner, rules.lease, rules.analysis, besides)
+            if claim is not None:
+                return claim
+        return None
+
     async def _return(self, claim: Claim) -> None:
         """Give back what was claimed while the stop began."""
         try:
@@ -214,7 +225,9 @@ class BrainService(Service):
         self._attempts.discard(attempt)
         if attempt.trouble is None:
             self._trouble.over()
+            self._put_off.over(attempt.scan_id)
         else:
+            self._put_off.failed(attempt.scan_id)
             self._trouble_until = self._around.clock.seconds() + self._trouble.failed(attempt.trouble)
 
     def _repair(self) -> Deferred[None]:

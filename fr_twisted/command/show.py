@@ -47,6 +47,7 @@ def document(found: "ScanFile") -> dict[str, Any]:
     return {
         "at": found.at,
         "scan": None if found.scan is None else _scan_document(found.scan),
+        "history_complete": found.scan is not None and not _left_out(found, found.scan),
         "reports": found.reports,
         "report_pending": found.report_pending,
         "upload": found.upload,
@@ -84,6 +85,7 @@ def show(out: Screen, found: "ScanFile") -> None:
         for entry in sorted(scan.history, key=lambda entry: entry.at)
     ]
     out.table(("Time (UTC)", "Event", "Unit", "Node", "Detail"), rows, "<<<<<")
+    out.say(*_left_out(found, scan))
     if found.reports:
         out.say("")
         _show_reports(out, found)
@@ -91,6 +93,24 @@ def show(out: Screen, found: "ScanFile") -> None:
         out.say(
             "", "Its report is stored in the scan's own document: a HUB or BRAIN will put it in its place."
         )
+
+
+def _left_out(found: "ScanFile", scan: "BrainScan") -> list[str]:
+    """Return what the history does not hold, a line for each kind; none if it is whole."""
+    from fr_twisted.store.documents import FIRST_ATTEMPTS, LONGEST_HISTORY
+
+    lines = []
+    if all(entry.event != "received" for entry in scan.history):
+        lines.append(f"Earlier lines were left out: the last {LONGEST_HISTORY} are kept.")
+    few = f"the first {FIRST_ATTEMPTS} and the 16th, 32nd, 64th ... are told"
+    if scan.given_back > FIRST_ATTEMPTS:
+        lines.append(f"It was released uncounted {scan.given_back} times; of these claims {few}.")
+    lines += [
+        f"{row.report_id} was put back {row.attempts} times; of these {few}."
+        for row in found.reports
+        if row.attempts > FIRST_ATTEMPTS
+    ]
+    return lines
 
 
 def _facts(found: "ScanFile", scan: "BrainScan") -> list[tuple[str, str]]:
@@ -110,7 +130,10 @@ def _facts(found: "ScanFile", scan: "BrainScan") -> list[tuple[str, str]]:
         ("Series", meta.series_instance_uid or ""),
         ("Priority", str(scan.priority)),
         ("Analysis", _analysis(found, scan)),
-        ("Attempts", str(scan.attempts)),
+        (
+            "Attempts",
+            str(scan.attempts) + (f", and {scan.given_back} that do not count" if scan.given_back else ""),
+        ),
         ("Lease", "" if lease is None else f"{lease.owner}, {ends}"),
         ("Reason", scan.error or ""),
     ]

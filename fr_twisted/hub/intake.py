@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fr_twisted.hub.room import RoomService
+from fr_twisted.hub.room import Coming, Limits, RoomService
 from fr_twisted.link.interfaces import (
     Accept,
     Duplicate,
@@ -147,7 +147,7 @@ class ScanIntake:
         self._wanted = set() if wanted is None else wanted
         self._store = store
         self._clock = clock
-        self._room = room
+        self._room = room or RoomService(store, Limits(), clock, Deferred)
 
     def hello(self, node: str) -> str | None:
         """Welcome every node."""
@@ -162,14 +162,11 @@ class ScanIntake:
         if meta is None:
             return refusal
         scan = NewScan(scan_id=item.id, source=node, size=item.size, sha256=item.sha256, meta=meta)
-        reason = None if self._room is None else self._room.refusal(item.size)
-        over = (lambda: None) if self._room is None or reason else self._room.expect(item.size)
-        accepted = False
         try:
-            verdict = await (self._begin(scan, over) if reason is None else self._no_room(scan, reason))
-            accepted = isinstance(verdict, Accept)
-            if accepted and meta.analysis is not None and len(self._wanted) < MOST_WANTED:
-                self._wanted.add(meta.analysis)
+            verdict = await self._admit(scan)
+            wanted = meta.analysis if isinstance(verdict, Accept) else None
+            if wanted is not None and len(self._wanted) < MOST_WANTED:
+                self._wanted.add(wanted)
             return verdict
         except ConflictError as error:
             return Refuse("conflict", str(error), retry=False)
@@ -177,23 +174,36 @@ class ScanIntake:
             return Refuse("bad-meta", f"the store cannot hold it: {error}", retry=False)
         except (StoreError, PayloadMissingError) as error:
             return Refuse("store", f"the store cannot be used now: {error}", retry=True)
+
+    async def _admit(self, scan: NewScan) -> Verdict:
+        """Begin if there is room for what the store has not got yet; else write nothing."""
+        begun = 0
+        if not self._room.fits(scan.size):
+            kept: int | None = await self._store.scans().peek_upload(scan)
+            if kept is None:
+                return Duplicate()  # acknowledged, however full the store is
+            begun = kept
+        reason = self._room.refusal(scan.size, begun)
+        if reason is not None:
+            return Refuse("store-full", reason, retry=True)
+        coming = self._room.expect(scan.size - begun)
+        accepted = False
+        try:
+            verdict = await self._begin(scan, coming)
+            accepted = isinstance(verdict, Accept)
+            return verdict
         finally:
             if not accepted:
-                over()
+                coming()
 
-    async def _begin(self, scan: NewScan, over: Callable[[], None]) -> Verdict:
+    async def _begin(self, scan: NewScan, coming: Coming) -> Verdict:
         upload: Upload | None = await self._store.scans().begin_upload(scan)
         if upload is None:
             return Duplicate()
-        digest = await self._digest(upload)
         offset = min(upload.chunks * CHUNK_SIZE, scan.size)
-        return Accept(ScanTransfer(self._store, upload, self._clock, over), offset, digest)
-
-    async def _no_room(self, scan: NewScan, reason: str) -> Verdict:
-        """Write nothing; a scan that is kept is acknowledged all the same."""
-        if await self._store.scans().is_kept(scan):
-            return Duplicate()
-        return Refuse("store-full", reason, retry=True)
+        coming.only(scan.size - offset)
+        digest = await self._digest(upload)
+        return Accept(ScanTransfer(self._store, upload, self._clock, coming), offset, digest)
 
     def _check(self, item: Item) -> tuple[Refuse, ScanMeta | None]:
         if item.kind != SCAN_KIND:

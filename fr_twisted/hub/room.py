@@ -44,6 +44,22 @@ def free_bytes(folder: Path) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
+class Coming:
+    """Bytes that are about to be written; called when they were, or will not be."""
+
+    def __init__(self, size: int, over: Callable[["Coming"], None]) -> None:
+        self.size = size
+        self._over = over
+
+    def only(self, size: int) -> None:
+        """So many are wanted: the rest was there before."""
+        self.size = size
+
+    def __call__(self) -> None:
+        """They are no longer to come."""
+        self._over(self)
+
+
 class RoomService(Service):
     """Looks at the room in the store now and then, and says whether a scan may come in.
 
@@ -69,41 +85,52 @@ class RoomService(Service):
         self._full = False
         self._told: int | None = None
         self._blind = self._failing = False
-        self._coming: dict[object, int] = {}
+        self._coming: set[Coming] = set()
         self._came = 0
         self._looking: Deferred[None] | None = None
         self._next: IDelayedCall | None = None
 
     # -- what the intake asks
 
-    def refusal(self, size: int) -> str | None:
-        """Return why a scan of ``size`` bytes may not come in now; None: it may."""
-        reason = self._shortage(0) if self._full else None
-        reason = reason or self._shortage(size)
+    def fits(self, size: int) -> bool:
+        """Tell whether a scan of ``size`` bytes, all of which are to come, may come in now."""
+        return self._shortage(size) is None and not (self._full and self._shortage(0))
+
+    def refusal(self, size: int, begun: int = 0) -> str | None:
+        """Return why a scan of ``size`` bytes, ``begun`` of them in the store, may not come in now; None: it may."""
+        if begun:
+            # What it has may be the very bytes that fill the store: it is finished wherever the rest has room.
+            reason = self._shortage(size - begun, finishing=True)
+        else:
+            reason = (self._shortage(0) if self._full else None) or self._shortage(size)
         if reason is not None:
-            self._tell(reason, size)
+            self._tell(reason, size - begun)
         return reason
 
-    def expect(self, size: int) -> Callable[[], None]:
+    def expect(self, size: int) -> "Coming":
         """Count ``size`` bytes that come in; call what is returned when they have, or will not."""
-        key = object()
-        self._coming[key] = size
+        coming = Coming(size, self._arrived)
+        self._coming.add(coming)
+        return coming
 
-        def over() -> None:
-            # Until the next look nobody knows how much of it was written.
-            self._came += self._coming.pop(key, 0)
+    def _arrived(self, coming: "Coming") -> None:
+        # Until the next look nobody knows how much of it was written.
+        if coming in self._coming:
+            self._coming.remove(coming)
+            self._came += coming.size
 
-        return over
-
-    def _shortage(self, size: int) -> str | None:
-        """Return what would be short with ``size`` bytes more."""
+    def _shortage(self, size: int, finishing: bool = False) -> str | None:
+        """Return what would be short with ``size`` bytes more, which are the rest of a scan if it is ``finishing``."""
         limits = self._limits
-        coming = size + self._came + sum(self._coming.values())
-        slack = 10 if self._full else _ALL
+        coming = size + self._came + sum(coming.size for coming in self._coming)
+        slack = 10 if self._full and not finishing else _ALL
+        wanted = f" for {_mib(size)} more of a scan" if finishing else f" for a scan of {_mib(size)}"
+        if not size:
+            wanted = ""
         if self._free is not None and self._free - coming < limits.min_free + limits.min_free // slack:
-            return _words(size, "FR_STORE_MIN_FREE", limits.min_free, f"{_mib(self._free)} are free")
+            return _words(wanted, "FR_STORE_MIN_FREE", limits.min_free, f"{_mib(self._free)} are free")
         if limits.quota and (self._used or 0) + coming > limits.quota - limits.quota // slack:
-            return _words(size, "FR_STORE_QUOTA", limits.quota, f"{_mib(self._used or 0)} are used")
+            return _words(wanted, "FR_STORE_QUOTA", limits.quota, f"{_mib(self._used or 0)} are used")
         return None
 
     def _tell(self, reason: str, size: int) -> None:
@@ -184,9 +211,8 @@ class RoomService(Service):
         self._blind = self._free is None
 
 
-def _words(size: int, setting: str, limit: int, found: str) -> str:
-    scan = f" for a scan of {_mib(size)}" if size else ""
-    return f"the store has no room{scan}: {found}, {setting} is {_mib(limit)}; it is to be sent again later"
+def _words(wanted: str, setting: str, limit: int, found: str) -> str:
+    return f"the store has no room{wanted}: {found}, {setting} is {_mib(limit)}; it is to be sent again later"
 
 
 def _mib(size: int) -> str:

@@ -1,7 +1,7 @@
 """A short list of documents that were due when last asked, so that a long queue is not searched for every claim."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from twisted.internet.defer import DeferredLock
@@ -57,23 +57,30 @@ class Candidates:
         self._generation += 1
         self._good_until = min(self._good_until, self._keep_until)
 
-    async def take(self, attempt: Callable[[Doc], Awaitable[T | None]]) -> T | None:
+    async def take(
+        self, attempt: Callable[[Doc], Awaitable[T | None]], besides: Collection[str] = ()
+    ) -> T | None:
         """Return what ``attempt`` made of the first document that it could take, or None when nothing is due.
 
-        ``attempt`` returns None for a document that another was faster to take.
+        ``attempt`` returns None for a document that another was faster to take. Those with an id of ``besides`` are
+        passed over, and stay in the list.
         """
         fetches = misses = 0
         while True:
             await self._lock.acquire()
             try:
-                if not self._list or self._monotonic() >= self._good_until:
+                document = None
+                if self._monotonic() < self._good_until:
+                    document = self._pop(besides)
+                # One list of none but those passed over may be but the beginning of a queue: the next goes further.
+                while document is None:
                     if fetches == MOST_FETCHES:
                         return None
                     fetches += 1
                     await self._refill()
-                if not self._list:
-                    return None
-                document = self._list.popleft()
+                    document = self._pop(besides)
+                    if not self._list and document is None:
+                        return None
             finally:
                 self._lock.release()
             taken = await attempt(document)
@@ -82,6 +89,13 @@ class Candidates:
             misses += 1
             if misses % MOST_MISSES == 0:
                 self._good_until = 0.0
+
+    def _pop(self, besides: Collection[str]) -> Doc | None:
+        for document in self._list:
+            if document.get("_id") not in besides:
+                self._list.remove(document)
+                return document
+        return None
 
     async def _refill(self) -> None:
         generation, begun = self._generation, self._monotonic()

@@ -1,5 +1,6 @@
 """The queue: scans are claimed by finding and comparing-and-setting, under a lease and a fencing token."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from fr_twisted.model import BrainScan, ScanState
 from fr_twisted.store.analyses import Analyses
 from fr_twisted.store.candidates import LIMIT, Candidates
 from fr_twisted.store.connection import Mongo
-from fr_twisted.store.documents import Scribe, faults, lease, shorten
+from fr_twisted.store.documents import Scribe, faults, given_back_detail, is_told, lease, shorten
 from fr_twisted.store.indexes import ARRIVAL, QUEUE_ORDER, SCANS, lease_ended, to_do, to_do_before
 from fr_twisted.store.interfaces import Claim, StaleTokenError, StoreError
 from fr_twisted.store.retry import PASSING, ServerError
@@ -21,7 +22,14 @@ from fr_twisted.store.window import SEARCH_TIMEOUT, WaitingScans
 
 Doc = dict[str, Any]
 
-_HEAD = {"priority": 1, "received_at": 1, "report_generated": 1, "token": 1, "lease.owner": 1}
+_HEAD = {
+    "priority": 1,
+    "received_at": 1,
+    "report_generated": 1,
+    "token": 1,
+    "lease.owner": 1,
+    "given_back": 1,
+}
 _LOOK = "look for scans to analyse"
 
 FIRST_UNDO_PAUSE = 0.5
@@ -49,12 +57,16 @@ class Claims:
         for candidates in self._candidates.values():
             candidates.forget()
 
-    async def claim(self, owner: str, lease_seconds: float, analysis: str | None) -> Claim | None:
+    async def claim(
+        self, owner: str, lease_seconds: float, analysis: str | None, besides: Collection[str]
+    ) -> Claim | None:
         """Claim, as `IScans.claim` says."""
         self._analyses.note(analysis)
         if analysis not in self._candidates:
             self._candidates[analysis] = Candidates(partial(self._due, analysis), self._mongo.monotonic)
-        return await self._candidates[analysis].take(lambda head: self._attempt(head, owner, lease_seconds))
+        return await self._candidates[analysis].take(
+            lambda head: self._attempt(head, owner, lease_seconds), besides
+        )
 
     async def _due(self, analysis: str | None) -> list[Doc]:
         now = await self._mongo.now()
@@ -114,13 +126,14 @@ class Claims:
             document = await self._mongo.find_one("claim a scan", SCANS, ours, BODY)
         except (StoreError, CancelledError):
             # It may be claimed for a worker that does not know: three of these, and it would have failed unseen.
-            self._mongo.in_background("undo a claim", self._undo(head["_id"], token, mark))
+            self._mongo.in_background("undo a claim", self._undo(head, token, mark))
             raise
         return None if document is None else await self._made(document, owner, token)
 
-    async def _undo(self, scan_id: str, token: int, mark: str) -> None:
+    async def _undo(self, head: Doc, token: int, mark: str) -> None:
         """Give back, uncounted, what was claimed under ``mark`` if it was; keep trying until the store answers."""
-        pause = FIRST_UNDO_PAUSE
+        pause, scan_id = FIRST_UNDO_PAUSE, head["_id"]
+        given_back = (head.get("given_back") or 0) + 1
         while True:
             try:
                 # No later claim has this mark, not even one of ours with the same token.
@@ -128,8 +141,7 @@ class Claims:
                 now = await self._mongo.now()
                 change = {
                     "$set": {"report_generated": ScanState.TO_DO.value, "lease": None},
-                    "$inc": {"attempts": -1},
-                    "$push": self._scribe.push(now, "released", "the answer to the claim was lost"),
+                    **self._uncounted(now, given_back, "the answer to the claim was lost"),
                 }
                 if await self._mongo.compare_and_set("undo a claim", SCANS, claimed, change):
                     self._log.info(
@@ -172,10 +184,26 @@ class Claims:
 
     async def release(self, claim: Claim, error: str | None, count_attempt: bool) -> None:
         """Give the scan back."""
-        extra = {} if count_attempt else {"$inc": {"attempts": -1}}
+        extra: Doc = {}
+        if not count_attempt:
+            extra = self._uncounted(await self._mongo.now(), claim.scan.given_back + 1, error)
         if not await self._end(claim.scan.scan_id, claim.token, ScanState.TO_DO, "released", error, extra):
             raise StaleTokenError(f"{claim.scan.scan_id} was taken over")
         self.something_new()
+
+    def _uncounted(self, now: datetime, given_back: int, reason: str | None) -> Doc:
+        """Return what a release changes that is not counted, and is the ``given_back``-th of these.
+
+        Of most of many no line is left, not even that of the claim, which is the last one: nothing else is told of a
+        scan while it is in progress.
+        """
+        told = given_back_detail(given_back, reason)
+        history: Doc = (
+            {"$push": self._scribe.push(now, "released", told)}
+            if is_told(given_back)
+            else {"$pop": {"history": 1}}
+        )
+        return {"$inc": {"attempts": -1, "given_back": 1}, **history}
 
     async def fail(self, claim: Claim, error: str, payload_broken: bool = False) -> None:
         """Give the scan up."""
@@ -195,9 +223,10 @@ class Claims:
         now = await self._mongo.now()
         change = {
             "$set": {"report_generated": state.value, "lease": None, "error": shorten(error)},
-            "$push": self._scribe.push(now, event, error),
             **(extra or {}),
         }
+        if "history" not in change.get("$pop", {}):
+            change.setdefault("$push", self._scribe.push(now, event, error))
         return await self._mongo.compare_and_set(
             f"set a scan {state}", SCANS, self.ours(scan_id, token), change
         )

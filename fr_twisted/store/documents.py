@@ -15,7 +15,7 @@ LONGEST_HISTORY = 200
 """Lines of history that a scan keeps: the last ones."""
 
 FIRST_ATTEMPTS = 8
-"""Failed attempts to deliver a report that are told one by one."""
+"""Failed attempts to deliver a report, and releases of a scan that do not count, that are told one by one."""
 
 LONGEST_ERROR = 2000
 """Characters of a reason that are kept."""
@@ -44,12 +44,20 @@ def history_push(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_told(attempt: int) -> bool:
-    """Tell whether this failed attempt to deliver a report is worth a line of history.
+    """Tell whether this failed attempt to deliver a report, or uncounted release, is worth a line of history.
 
-    A node may be away for days: after the first attempts only every second, fourth, eighth ... is, so that the lines
-    of what happened before stay.
+    A node may be away, or a BRAIN in trouble, for days: after the first ones only the 16th, 32nd, 64th ... is, so that
+    the lines of what happened before stay.
     """
     return attempt <= FIRST_ATTEMPTS or attempt.bit_count() == 1
+
+
+def given_back_detail(time: int, reason: str | None) -> str | None:
+    """Return what the history says of the release that was the ``time``-th not to be counted."""
+    if time <= FIRST_ATTEMPTS:
+        return reason
+    told = f"of these only the first {FIRST_ATTEMPTS} and the 16th, 32nd, 64th ... are told"
+    return f"{reason or 'given back'} (uncounted release {time}: {told})"
 
 
 def put_back_detail(report_id: str, attempt: int, error: str) -> str:

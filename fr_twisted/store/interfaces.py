@@ -129,8 +129,11 @@ class IScans(Interface):
         begins without chunks, and whichever is committed first is the scan.
         """
 
-    def is_kept(scan: NewScan) -> Deferred[bool]:
-        """Tell whether the scan is kept; nothing is written. Errback as `begin_upload` when its id is."""
+    def peek_upload(scan: NewScan) -> Deferred[int | None]:
+        """Fire with how many bytes of it are durable, from the first on without a gap; None: the scan is kept already.
+
+        Nothing is written. Errback with `ConflictError` as `begin_upload`.
+        """
 
     def commit(upload: Upload) -> Deferred[None]:
         """Make the scan visible as ``To Do``, all of its chunks being durable. A second commit is done already.
@@ -142,11 +145,13 @@ class IScans(Interface):
     def discard_upload(upload: Upload) -> Deferred[None]:
         """Forget the upload unless another receiver took it over; its chunks are removed by `clean`."""
 
-    def claim(owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
+    def claim(
+        owner: str, lease_seconds: float, analysis: str | None = None, besides: Collection[str] = ()
+    ) -> Deferred[Claim | None]:
         """Take the scan that is due (To Do, or In Progress with a lease that ended), by priority, then arrival.
 
         Only scans that name no analysis (`ScanMeta.analysis`) or the one called ``analysis``; all others keep their
-        place for whoever runs theirs.
+        place for whoever runs theirs. None of ``besides``, a few that the owner has just given back: others come first.
 
         Sets it ``In Progress`` with a new token and one attempt more; None when nothing is due. The claim's scan comes
         without its history. That a BRAIN runs ``analysis`` is noted, for `last_seen`, now and then.

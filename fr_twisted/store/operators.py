@@ -161,6 +161,7 @@ class MongoOperators:
             "$set": {
                 "report_generated": ScanState.TO_DO.value,
                 "attempts": 0,
+                "given_back": 0,
                 "error": None,
                 "lease": None,
             },

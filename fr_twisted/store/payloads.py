@@ -169,7 +169,13 @@ class MongoPayloads:
     async def counted(self, scan_id: str, payload_id: str, noted: int, touched: float) -> Tally:
         """Begin the account of a payload of which the first ``noted`` chunks are known to be there."""
         tally = self.opened(scan_id, payload_id, touched)
-        tally.kept = tally.noted = first = noted
+        tally.noted = noted
+        await self.count_on(tally, payload_id, noted)
+        return tally
+
+    async def count_on(self, tally: Tally, payload_id: str, noted: int) -> None:
+        """Enter in ``tally`` which chunks are there, the first ``noted`` without a look."""
+        tally.kept = first = noted
         while True:
             found = await self._mongo.find(
                 "count chunks",
@@ -183,7 +189,7 @@ class MongoPayloads:
                 tally.add(chunk["n"], chunk["size"])
             first += WINDOW
             if tally.kept < first:
-                return tally
+                return
 
     def tally(self, payload_id: str) -> Tally | None:
         """Return the account of a payload that is being received."""

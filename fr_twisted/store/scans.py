@@ -51,9 +51,9 @@ class MongoScans:
         """Open or take over an upload."""
         return Deferred.fromCoroutine(self._uploads.begin(scan))
 
-    def is_kept(self, scan: NewScan) -> Deferred[bool]:
-        """Look for the scan."""
-        return Deferred.fromCoroutine(self._uploads.is_kept(scan))
+    def peek_upload(self, scan: NewScan) -> Deferred[int | None]:
+        """Look for what is there of a scan."""
+        return Deferred.fromCoroutine(self._uploads.peek(scan))
 
     def commit(self, upload: Upload) -> Deferred[None]:
         """Make the scan visible."""
@@ -67,9 +67,11 @@ class MongoScans:
         """Forget an upload that is still ours."""
         return Deferred.fromCoroutine(self._uploads.discard(upload))
 
-    def claim(self, owner: str, lease_seconds: float, analysis: str | None = None) -> Deferred[Claim | None]:
+    def claim(
+        self, owner: str, lease_seconds: float, analysis: str | None = None, besides: Collection[str] = ()
+    ) -> Deferred[Claim | None]:
         """Claim the scan that is due."""
-        return Deferred.fromCoroutine(self._claims.claim(owner, lease_seconds, analysis))
+        return Deferred.fromCoroutine(self._claims.claim(owner, lease_seconds, analysis, besides))
 
     def last_seen(self, analyses: Collection[str]) -> Deferred[dict[str, datetime]]:
         """Tell when BRAINs were last seen."""

@@ -52,8 +52,22 @@ class Uploads:
                 return upload
         raise StoreError(f"{scan.scan_id}: too many receivers at once")
 
-    async def is_kept(self, scan: NewScan) -> bool:
-        """Look for the scan, as `IScans.is_kept` says."""
+    async def peek(self, scan: NewScan) -> int | None:
+        """Look for what is there, as `IScans.peek_upload` says."""
+        kept = await self._kept(scan)
+        if kept is not None and not _is_broken(kept):
+            return None
+        facts = {"payload_id": 1, "sha256": 1, "size": 1, "kept": 1}
+        found = await self._mongo.find_one("look for an upload", UPLOADS, {"_id": scan.scan_id}, facts)
+        if found is None or (found["sha256"], found["size"]) != (scan.sha256, scan.size):
+            return 0
+        if kept is not None and kept["payload_id"] == found["payload_id"]:
+            return 0
+        tally = Tally(scan.scan_id, -math.inf)
+        await self._payloads.count_on(tally, found["payload_id"], found.get("kept", 0))
+        return min(tally.count(scan.size) * CHUNK_SIZE, scan.size)
+
+    async def _is_kept(self, scan: NewScan) -> bool:
         kept = await self._kept(scan)
         return kept is not None and not _is_broken(kept)
 
@@ -151,7 +165,7 @@ class Uploads:
             # After a long silence the cleaner may be at work: it spares an upload that was touched just now.
             tally = tally or Tally(scan_id, -math.inf, self._mongo.connections)
             if not await self._payloads.touch(upload.payload_id, tally):
-                if await self.is_kept(upload.scan):
+                if await self._is_kept(upload.scan):
                     return True
                 raise PayloadMissingError(f"{scan_id}: the upload was given up meanwhile")
         if not tally.complete(size) or tally.connections != self._mongo.connections:
@@ -236,6 +250,7 @@ class Uploads:
                     "payload_id": upload.payload_id,
                     "payload_broken_at": None,
                     "attempts": 0,
+                    "given_back": 0,
                     "error": None,
                     "lease": None,
                 },

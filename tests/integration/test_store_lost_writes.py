@@ -118,7 +118,7 @@ async def test_claimed_before_it_was_taken_back(database_uri: str, monkeypatch: 
             with pytest.raises(PayloadMissingError, match="gone before it was committed"):
                 await bench.store.scans().commit(upload)
         mongo.monotonic = monotonic
-        assert not await bench.store.scans().is_kept(upload.scan)
+        assert await bench.store.scans().peek_upload(upload.scan) is not None
         again = await bench.begin(upload.scan)
         await bench.write(again, "a")
         with pytest.raises(StoreError, match="tried again just now"):

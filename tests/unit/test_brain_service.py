@@ -474,6 +474,65 @@ class FailureTests(BrainCase):
         error = self.store.scan_docs["scan-big"].error or ""
         self.assertIn("it has 5000 bytes, and the work folder", error)
 
+    def no_room_for(self, scan_ids: list[str]) -> list[str]:
+        """Let the work folder have no room now for some scans; return the scans that are tried, as they come."""
+        tried: list[str] = []
+        make = WorkDir.make
+
+        def full(folder: WorkDir, name: str, size: int = 0) -> Path:
+            tried.append(name)
+            if name in scan_ids:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return make(folder, name, size)
+
+        self.patch(WorkDir, "make", full)
+        return tried
+
+    def test_scanThatDoesNotFitNow(self) -> None:
+        """A scan for which there is no room now holds up nothing behind it, and is tried again from time to time."""
+        self.keep("scan-big", priority=9)
+        for n in range(5):
+            self.keep(f"scan-{n}")
+        tried = self.no_room_for(["scan-big"])
+        self.begin()
+        took = self.until(lambda: all(self.state(f"scan-{n}") is ScanState.DONE for n in range(5)))
+        self.assertLess(took, 2.0)
+        self.assertEqual(tried[:6], ["scan-big", *(f"scan-{n}" for n in range(5))])
+        for n in range(600):
+            self.keep(f"scan-later-{n}")
+            self.clock.pump([0.5, 0.5])
+        self.assertIn(tried.count("scan-big"), range(20, 28))
+        scan = self.store.scan_docs["scan-big"]
+        self.assertEqual((scan.report_generated, scan.attempts), (ScanState.TO_DO, 0))
+
+    def test_onlyThoseThatDoNotFit(self) -> None:
+        """Where nothing else waits, they are tried in turn with growing pauses, and done soon after there is room."""
+        self.keep("scan-1")
+        self.keep("scan-2")
+        blocked = ["scan-1", "scan-2"]
+        tried = self.no_room_for(blocked)
+        self.begin()
+        self.clock.pump([0.5] * 1200)
+        counts = [tried.count(scan_id) for scan_id in blocked]
+        self.assertLessEqual(abs(counts[0] - counts[1]), 1)
+        self.assertIn(sum(counts), range(22, 28))
+        blocked_no_more = list(blocked)
+        blocked.clear()
+        self.until(lambda: all(self.state(scan_id) is ScanState.DONE for scan_id in blocked_no_more), 65.0)
+
+    def test_manyThatDoNotFit(self) -> None:
+        """However many of them come first, those behind are reached, and done between the tries of the others."""
+        blocked = [f"scan-big-{n}" for n in range(20)]
+        for scan_id in blocked:
+            self.keep(scan_id, priority=9)
+        for n in range(3):
+            self.keep(f"scan-{n}")
+        tried = self.no_room_for(blocked)
+        self.begin()
+        self.until(lambda: all(self.state(f"scan-{n}") is ScanState.DONE for n in range(3)), 600.0)
+        self.assertEqual(tried[:21], [*blocked, "scan-0"])
+        self.assertLess(len(tried), 27)
+
     def test_largerThanAFileMayBe(self) -> None:
         """So is one that a limit on the size of files forbids."""
         self.pool.failures = [OSError(errno.EFBIG, "File too large")] * 3

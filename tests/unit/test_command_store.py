@@ -18,7 +18,7 @@ from fr_twisted.config import OperatorSettings
 from fr_twisted.model import CHUNK_SIZE, ScanState
 from fr_twisted.store.interfaces import StoreUnusableError
 from tests.fakes_store import START, MemoryStore
-from tests.store_behaviour import Bench
+from tests.store_behaviour import Bench, new_report
 
 
 class Terminal(io.StringIO):
@@ -363,6 +363,30 @@ class ShowTests(StoreCommandTestCase):
         self.assertEqual(self.lines("show", "up")[-1], "Kept  1.0 MB of 2.1 MB; somebody was there 30 s ago")
         self.clock.advance(60.0)
         self.assertIn("Lease     brain-1.3f2a, ended 30 s ago", self.lines("show", "scan-c"))
+
+    def test_leftOut(self) -> None:
+        """It says which lines the history does not hold: old ones, uncounted claims, failed deliveries; or none."""
+        self.do(self.bench.keep("a"))
+        for _ in range(9):
+            claim = self.do(self.bench.claim())
+            self.successResultOf(self.store.scans().release(claim, "no room", False))
+        shown = self.lines("show", "a")
+        self.assertIn("Attempts  0, and 9 that do not count", shown)
+        few = "the first 8 and the 16th, 32nd, 64th ... are told."
+        self.assertEqual(shown[-1], f"It was released uncounted 9 times; of these claims {few}")
+        self.assertFalse(self.json("show", "a")["history_complete"])
+        scan = self.store.scan_docs["scan-a"]
+        self.store.scan_docs["scan-a"] = scan.model_copy(update={"given_back": 0})
+        self.assertTrue(self.json("show", "a")["history_complete"])
+        cut = {"given_back": 0, "history": scan.history[1:]}
+        self.store.scan_docs["scan-a"] = scan.model_copy(update=cut)
+        self.assertEqual(self.lines("show", "a")[-1], "Earlier lines were left out: the last 200 are kept.")
+        claim = self.do(self.bench.claim())
+        self.successResultOf(self.store.scans().complete(claim, new_report()))
+        for _ in range(9):
+            report = self.do(self.bench.take())
+            self.successResultOf(self.store.reports().put_back(report, "busy", 0))
+        self.assertIn(f"report-a was put back 9 times; of these {few}", self.lines("show", "a"))
 
     def test_json(self) -> None:
         """It tells programs the document, the history in order, and the reports without what they found."""

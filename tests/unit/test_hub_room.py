@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import EventLoggingObserver
@@ -10,10 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.hub.intake import ScanIntake
 from fr_twisted.hub.room import INTERVAL, Limits, RoomService, free_bytes
+from fr_twisted.link.interfaces import Accept
 from fr_twisted.link.receiver_factory import ReceiverFactory
 from fr_twisted.link.sender import ReconnectingSenderFactory
-from fr_twisted.model import ScanState
-from fr_twisted.store.interfaces import Room, StoreError
+from fr_twisted.model import ScanMeta, ScanState
+from fr_twisted.store.interfaces import NewScan, Room, StoreError
 from fr_twisted.store.room import read_room, tells_free
 from fr_twisted.store.uri import parse
 from tests.fakes_link import Wire, make_item
@@ -58,7 +60,7 @@ class WatermarkTests(RoomCase):
         self.see(99)
         self.store.calls.clear()
         self.assertEqual(self.offer_again(self.item, b""), ("deferred", "scan-1", "store-full"))
-        self.assertEqual(self.store.calls, ["is_kept"])
+        self.assertEqual(self.store.calls, ["peek_upload"])
         [refused] = self.logged("link.refused")
         self.assertIn("99 MiB are free, FR_STORE_MIN_FREE is 100 MiB", refused["reason"])
         self.see(500)
@@ -160,6 +162,53 @@ class WatermarkTests(RoomCase):
         self.see(200)
         self.assertIsNone(self.room.refusal(100 * MIB))
 
+    def half_received(self, name: str, kept: int, size: int) -> Any:
+        """Return a scan of ``size`` MiB of which ``kept`` are in the store, and what it is made of."""
+        content = name[-1:].encode() * size * MIB
+        item = make_item(content, name, **META)
+        facts = ScanMeta.model_validate(META)
+        new = NewScan(name, "pacs-1", item.size, item.sha256, facts)
+        upload = self.successResultOf(self.store.scans().begin_upload(new))
+        assert upload is not None
+        for n in range(kept):
+            self.store.chunk_docs[upload.payload_id, n] = content[n * MIB : (n + 1) * MIB]
+        return item, content
+
+    def test_resumedNearTheQuota(self) -> None:
+        """Two half-received scans are finished where what is wanted of each has room, though both wholes have not."""
+        scans = [self.half_received(name, 4, 6) for name in ("scan-a", "scan-b")]
+        self.see(500, 995)
+        for item, content in scans:
+            self.assertEqual(self.offer_again(item, content), ("acknowledged", item.id, False))
+        self.assertEqual(self.logged("store.full"), [])
+
+    def test_resumedWithoutRoom(self) -> None:
+        """A half-received scan is refused for now where the rest of it has no room, and the upload is left alone."""
+        item, content = self.half_received("scan-a", 4, 6)
+        before = self.store.upload_docs["scan-a"].token
+        self.see(500, 999)
+        self.assertEqual(self.offer_again(item, content), ("deferred", "scan-a", "store-full"))
+        [refused] = self.logged("link.refused")
+        self.assertIn("no room for 2 MiB more of a scan", refused["reason"])
+        self.assertEqual(self.store.upload_docs["scan-a"].token, before)
+
+    def test_resumedAfterFull(self) -> None:
+        """A half-received scan need not wait for the slack that new ones wait for: it may be what holds the room."""
+        item, content = self.half_received("scan-a", 4, 6)
+        self.see(500, 1001)
+        self.see(500, 995)
+        self.assertEqual(self.offer_again(make_item(b"x", "new", **META), b"x")[0], "deferred")
+        self.assertEqual(self.offer_again(item, content), ("acknowledged", "scan-a", False))
+
+    def test_resumedIsCountedOnce(self) -> None:
+        """Of a resumed scan only what is still wanted is expected, also where the whole would have room."""
+        item, _ = self.half_received("scan-a", 4, 6)
+        self.see(500, 990)
+        verdict = self.successResultOf(self.intake.offered("pacs-1", item))
+        self.assertIsInstance(verdict, Accept)
+        self.assertIsNone(self.room.refusal(8 * MIB))
+        self.assertIsNotNone(self.room.refusal(9 * MIB))
+
     def test_transfersCount(self) -> None:
         """A scan counts from its offer to its end, whether it is kept, refused, cut or found to be kept already."""
         self.see(200)
@@ -168,7 +217,7 @@ class WatermarkTests(RoomCase):
 
         def expect(size: int) -> Any:
             expected.append(size)
-            return lambda: over.append(size)
+            return Mock(side_effect=lambda: over.append(size))
 
         self.room.expect = expect  # type: ignore[method-assign]
         content = b"x" * 100

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fr_twisted.model import CHUNK_SIZE, BrainScan, chunk_count
-from fr_twisted.store.candidates import LIMIT, MOST_MISSES, Candidates
+from fr_twisted.store.candidates import LIMIT, MOST_FETCHES, MOST_MISSES, Candidates
 from fr_twisted.store.documents import Scribe, read, shorten
 from fr_twisted.store.indexes import INDEXES, QUERIES, create_commands
 from fr_twisted.store.interfaces import StoreError
@@ -82,9 +82,9 @@ class CandidatesTests(SynchronousTestCase):
         self.queue.remove(head)
         return int(head["n"])
 
-    def take(self) -> int | None:
+    def take(self, *besides: str) -> int | None:
         """Take the next."""
-        return self.successResultOf(Deferred.fromCoroutine(self.candidates.take(self.attempt)))
+        return self.successResultOf(Deferred.fromCoroutine(self.candidates.take(self.attempt, besides)))
 
     def test_oneListForMany(self) -> None:
         """Many are taken from one list, in order; a list that is used up is fetched anew."""
@@ -98,6 +98,30 @@ class CandidatesTests(SynchronousTestCase):
         self.assertIsNone(self.take())
         self.queue = [{"n": 1}]
         self.assertEqual((self.take(), self.fetched), (1, 2))
+
+    def test_besides(self) -> None:
+        """Documents that are passed over stay where they are, and cost the others no list."""
+        self.queue = [{"_id": f"d{n}", "n": n} for n in range(9)]
+        self.assertEqual([self.take("d0", "d2") for _ in range(3)], [1, 3, 4])
+        self.assertEqual([self.take() for _ in range(3)], [0, 2, 5])
+        self.assertEqual(self.fetched, 1)
+
+    def test_onlyThose(self) -> None:
+        """A list of nothing else is fetched some times more, for the next may go further; then nothing is due."""
+        self.queue = [{"_id": "d0", "n": 0}]
+        self.assertEqual((self.take("d0"), self.fetched), (None, MOST_FETCHES))
+        self.fetched = 0
+        patched, real = [2], self.candidates._fetch
+
+        async def further() -> list[dict[str, Any]]:
+            patched[0] -= 1
+            if not patched[0]:
+                self.queue.append({"_id": "d1", "n": 1})
+            return await real()
+
+        self.candidates._fetch = further
+        self.assertEqual((self.take("d0"), self.fetched), (1, 2))
+        self.assertEqual(self.take(), 0)
 
     def test_old(self) -> None:
         """A list is believed for a second."""

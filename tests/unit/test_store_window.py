@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fr_twisted.store.candidates import LIMIT
+from fr_twisted.store.candidates import LIMIT, Candidates
 from fr_twisted.store.claims import merged
 from fr_twisted.store.window import WaitingScans, Window
 from tests.fakes_store import START
@@ -117,6 +117,32 @@ class WaitingScansTests(SynchronousTestCase):
         self.server.searches.clear()
         self.assertEqual(self.first(), [])
         self.assertEqual(len(self.server.searches), 1)
+
+    def test_besides(self) -> None:
+        """Scans of a long queue that are passed over hold up none behind them, and do not make lists dear."""
+        besides = [self.server.add(n, 5, n)["_id"] for n in range(3)]
+        expected = [self.server.add(n, 5, 40_000 + n * 0.1)["_id"] for n in range(10, 6_010)]
+        there = {head["_id"]: head for head in self.server.queue}
+
+        async def fetch() -> list[Doc]:
+            return await self.waiting.first(self.now, self.server.clock.seconds)
+
+        async def attempt(head: Doc) -> int:
+            self.server.queue.remove(there[head["_id"]])
+            return int(head["_id"])
+
+        candidates, empty = Candidates(fetch, self.server.clock.seconds), 0
+        taken: list[int] = []
+        while len(taken) < len(expected) and empty < 100:
+            found = self.successResultOf(Deferred.fromCoroutine(candidates.take(attempt, besides)))
+            if found is None:
+                empty += 1
+            else:
+                taken.append(found)
+            self.server.clock.advance(0.01)
+        self.assertEqual(taken, expected)
+        self.assertLess(empty, 10)
+        self.assertLess(sum(self.server.searches[1:]), 8 * len(expected))
 
     @given(st.lists(st.tuples(st.sampled_from([0, 5, 9]), st.integers(0, 86_000)), max_size=40), st.data())
     @settings(deadline=None, max_examples=30)
