@@ -10,10 +10,10 @@ from pathlib import Path
 from tests.faults import document
 from tests.faults.kinds import KINDS, NOT_FULL
 from tests.faults.plan import Layout, Plan, make_plan
+from tests.faults.problems import Problem
 from tests.faults.rounds import Result
 from tests.faults.run import Run
 from tests.faults.tally import Tally
-from tests.faults.verify import Problem
 
 FOLDER = Path(".fr/faults")
 
@@ -42,7 +42,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--go-on", action="store_true", help="do not end with the first bad round")
     parser.add_argument("--seconds", type=float, help="begin no further round after so many seconds")
     parser.add_argument(
-        "--document", action="store_true", help="write docs/reliability.md from the results, and end"
+        "--document",
+        action="store_true",
+        help="write docs/reliability.md from the results in docs/reliability, and end",
     )
     options = parser.parse_args(arguments)
     unknown = set((options.kinds or "").split(",")) - set(KINDS) - {""}
@@ -130,8 +132,8 @@ def main(arguments: list[str]) -> int:
             print(f"{kind.name:<26} {kind.group:<8} {kind.how}")
         return 0
     if options.document:
-        count = document.write(options.folder)
-        print(f"{document.PAGE}: the tables of {count} runs")
+        count = document.write()
+        print(f"{document.PAGE}: the figures of {count} runs")
         return 0
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1, 1_000_000)

@@ -1,4 +1,8 @@
-"""docs/reliability.md: its tables are written from the results of runs, never by hand."""
+"""docs/reliability.md: its figures are written from the results of runs, never by hand.
+
+The results that are published are kept beside it, in docs/reliability: a run's file is copied there from `.fr/faults`
+under a name without its time, and ``python -m tests.faults --document`` writes the page. A test compares them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +12,10 @@ from tests.faults.tally import OfKind, Tally
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
+PUBLISHED = PAGE.with_suffix("")
+
 _BEGIN, _END = "<!-- {}: begin, written by python -m tests.faults --document -->", "<!-- {}: end -->"
-RESULTS, LIST = "results", "faults"
+RESULTS, LIST, SUMMARY = "results", "faults", "summary"
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -43,6 +49,46 @@ def results(tallies: Sequence[Tally]) -> str:
     return "\n\n".join(parts)
 
 
+def summary(tallies: Sequence[Tally]) -> str:
+    """Return in words what came of the runs, and which rounds were bad."""
+    small, full = [t for t in tallies if not t.full], [t for t in tallies if t.full]
+    counts = [
+        f"{sum(t.injected for t in some):,} faults over {sum(t.scans for t in some):,} {what}"
+        for some, what in ((small, "small scans"), (full, "whole heads"))
+        if some
+    ]
+    wrong = {kind: sum(t.problems.get(kind, 0) for t in tallies) for kind in _WRONG}
+    outcome = "; ".join(f"{_IN_WORDS[kind]}: {wrong[kind] or 'none'}" for kind in _GRAVE)
+    bad = [seed for t in tallies for seed in t.bad]
+    rounds = sum(t.rounds for t in tallies)
+    text = f"Of {' and '.join(counts)}, in {rounds:,} rounds, {outcome}. "
+    if bad:
+        text += f"Rounds in which anything at all was wrong: {len(bad)}, with the seeds {_listed(bad)}. "
+    else:
+        text += "There was no round in which anything at all was wrong. "
+    kinds = sum(t.in_order for t in tallies), sum(t.short for t in tallies)
+    return (
+        text
+        + "In {:,} rounds units were only ended in order; {:,} were in worlds with short periods.".format(
+            *kinds
+        )
+    )
+
+
+_IN_WORDS = {
+    "lost": "scans or reports that were lost",
+    "doubled": "doubled",
+    "stuck": "stuck",
+    "bytes": "with wrong bytes",
+    "orphan": "chunks that belong to nothing",
+}
+_GRAVE = tuple(_IN_WORDS)
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
+
+
 _HEAD = (
     "| runs | rounds | faults | scans | acknowledged | lost | doubled | stuck | wrong bytes | orphans | left over |"
     " other |"
@@ -74,9 +120,13 @@ _WRONG = ("lost", "doubled", "stuck", "bytes", "orphan", "left", "other")
 
 
 def _reproduce(tallies: Sequence[Tally]) -> str:
-    rows = ["| again by | rounds | begun (UTC) | took | machine |", "| --- | ---: | --- | ---: | --- |"]
+    rows = [
+        "| again by | rounds | bad | begun (UTC) | code | took | machine |",
+        "| --- | ---: | ---: | --- | --- | ---: | --- |",
+    ]
     rows += [
-        f"| `{t.command}` | {t.rounds} | {t.began} | {t.seconds / 60:.0f} min | {t.machine} |"
+        f"| `{t.command}` | {t.rounds} | {len(t.bad)} | {t.began} | {t.code or 'older'} | {t.seconds / 60:.0f} min |"
+        f" {t.machine} |"
         for t in tallies
     ]
     return "\n".join(rows)
@@ -111,11 +161,21 @@ def _added(name: str, tallies: Sequence[Tally]) -> OfKind:
     return total
 
 
-def write(folder: Path, page: Path = PAGE) -> int:
-    """Write the page's tables from the results in ``folder``; return how many runs they are of."""
-    tallies = [Tally.read(path) for path in sorted(folder.glob("run-*.json"))]
-    text = replaced(page.read_text(encoding="utf-8"), LIST, fault_list())
+def published(folder: Path = PUBLISHED) -> list[Tally]:
+    """Return the results that are published, the oldest run first."""
+    return sorted((Tally.read(path) for path in folder.glob("run-*.json")), key=lambda t: (t.began, t.seed))
+
+
+def written(text: str, tallies: Sequence[Tally]) -> str:
+    """Return the page with what is written by us: the faults that there are, and what came of the runs."""
+    text = replaced(text, LIST, fault_list())
     if tallies:
-        text = replaced(text, RESULTS, results(sorted(tallies, key=lambda t: t.began)))
-    page.write_text(text, encoding="utf-8")
+        text = replaced(replaced(text, SUMMARY, summary(tallies)), RESULTS, results(tallies))
+    return text
+
+
+def write(folder: Path = PUBLISHED, page: Path = PAGE) -> int:
+    """Write the page from the results in ``folder``; return how many runs they are of."""
+    tallies = published(folder)
+    page.write_text(written(page.read_text(encoding="utf-8"), tallies), encoding="utf-8")
     return len(tallies)

@@ -73,6 +73,10 @@ class Injector(StoreFaults, SignalFaults, NetworkFaults):
         self.load.two_nodes()
         return True
 
+    def do_scan_abandoned(self, fault: PlannedFault) -> bool:
+        """An upload that is left half-way."""
+        return self.load.abandoned(fault.params["back"])
+
     def do_scan_other_bytes(self, _: PlannedFault) -> bool:
         """The same id with other bytes."""
         return self.load.other_bytes()

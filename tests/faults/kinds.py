@@ -15,7 +15,7 @@ class Kind:
     how: str
     """A sentence for the documentation."""
     weight: float = 1.0
-    """How often it is drawn, beside the others."""
+    """How often it is drawn, beside the others; 0: it comes with the world that it is for."""
 
 
 KILL, TERM, STOP = "SIGKILL", "SIGTERM", "SIGSTOP"
@@ -119,11 +119,29 @@ _ALL = (
         "none",
         "the same id with other bytes, while the first is sent and after its ACK",
     ),
+    Kind(
+        "scan-abandoned",
+        INPUT,
+        "none",
+        "where periods are short: two of three chunks are sent and no more, or the rest when it may have been given up",
+        0.0,
+    ),
 )
 
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
 
+IN_ORDER = frozenset(("hub-term", "hub-term-delivering", "brain-term", "pacs-term"))
+"""Those after which nothing at all may have to be done again, when there are no others."""
+
 NOT_FULL = frozenset(
-    ("worker-kill", "scan-crashes", "scan-hangs", "scan-eats-memory", "scan-other-bytes", "store-full")
+    (
+        "worker-kill",
+        "scan-crashes",
+        "scan-hangs",
+        "scan-eats-memory",
+        "scan-other-bytes",
+        "scan-abandoned",
+        "store-full",
+    )
 )
 """Those that ask something of the stand-in analysis, or send what no analysis of heads can take."""

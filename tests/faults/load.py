@@ -12,6 +12,8 @@ from tests.faults.plan import Plan, PlannedScan
 from tests.faults.scans import LARGE, SMALL, Expected, expect, nifti
 from tests.faults.world import World
 
+CHUNK_SIZE = 1024 * 1024
+
 MakeScan = Callable[[str, bool], bytes]
 """From a seed, and whether it is to be large, to a file's bytes."""
 
@@ -102,7 +104,7 @@ class Load:
         second = nifti(f"{self.plan.seed}:{number}:b", SMALL)
         expected = replace(expect(node, patient, second), scan_id=f"raw-{self.plan.seed}-{number}")
         with suppress(rawlink.LinkLostError):
-            rawlink.RawLink(port, node).send(expected.scan_id, first, meta, stop_after=2 * 1024 * 1024)
+            rawlink.RawLink(port, node).send(expected.scan_id, first, meta, stop_after=2 * CHUNK_SIZE)
         answer = rawlink.deliver(port, node, expected.scan_id, second, meta)
         if answer is None or answer.verb != "ACK":
             self.sent.unanswered.append(f"{expected.scan_id}: {answer}")
@@ -114,6 +116,29 @@ class Load:
         refused = rawlink.deliver(port, node, expected.scan_id, first, meta)
         if refused is None or refused.verb != "NACK" or refused.retry:
             self.sent.unanswered.append(f"{expected.scan_id} with other bytes: {refused}")
+        return True
+
+    def abandoned(self, back_after: float | None) -> bool:
+        """Send two of an upload's three chunks, and no more; or, so many seconds later, all of it."""
+        number = self.number()
+        port, node = self.world.hub_port(self.world.layout.names("hub")[-1]), "pacs-1"
+        patient = f"sub-left{self.plan.seed}x{number}"
+        meta = {"patient_id": patient, "format": "nifti"}
+        data = nifti(f"{self.plan.seed}:{number}", LARGE)
+        expected = replace(expect(node, patient, data), scan_id=f"raw-{self.plan.seed}-{number}")
+        try:
+            rawlink.RawLink(port, node).send(expected.scan_id, data, meta, stop_after=2 * CHUNK_SIZE)
+        except rawlink.HungUpError:
+            pass
+        except rawlink.LinkLostError:
+            return False
+        if back_after is not None:
+            time.sleep(back_after)
+            answer = rawlink.deliver(port, node, expected.scan_id, data, meta)
+            if answer is None or answer.verb != "ACK":
+                self.sent.unanswered.append(f"{expected.scan_id}, left and sent on: {answer}")
+                return False
+            self.sent.add(expected)
         return True
 
     def in_folders(self) -> list[Path]:

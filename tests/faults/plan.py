@@ -6,13 +6,26 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.faults.kinds import INPUT, KINDS, NETWORK, STORE, Kind
+from tests.faults.kinds import IN_ORDER, INPUT, KINDS, NETWORK, STORE, Kind
+from tests.faults.periods import SHORT
 
 WINDOW = 11.0
 """Seconds in which scans are sent and faults begin."""
 
 INPUTS = 3
 """Faults of the input in a round, beside the others."""
+
+IN_ORDER_SHARE = 0.125
+"""Of rounds: those in which units are only ended in order."""
+
+SHORT_SHARE = 0.5
+"""Of worlds: those whose periods are short."""
+
+ABANDONED = 2
+"""Uploads that are left half-way in a round of those."""
+
+_BLOCK = 10
+"""Seeds that have the same world."""
 
 _SLOW = frozenset(("scan-hangs", "store-full"))
 
@@ -76,6 +89,10 @@ class Plan:
     layout: Layout
     scans: tuple[PlannedScan, ...]
     faults: tuple[PlannedFault, ...]
+    short_periods: bool = False
+    """It wants a world in which what nobody needs is removed after seconds."""
+    in_order: bool = False
+    """Units are only ended in order: nothing may be counted as an attempt but what led to a report."""
 
     def to_json(self) -> str:
         """Return it as text, from which `from_json` makes it again."""
@@ -95,6 +112,8 @@ class Plan:
                 Layout(**raw["layout"]),
                 tuple(PlannedScan(**scan) for scan in raw["scans"]),
                 tuple(PlannedFault(**fault) for fault in raw["faults"]),
+                raw.get("short_periods", False),
+                raw.get("in_order", False),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from None
@@ -114,7 +133,10 @@ def make_plan(
     """
     draw = random.Random(f"fr-faults-{seed}")
     layout = layout or Layout()
-    allowed = [KINDS[name] for name in kinds] if kinds is not None else list(KINDS.values())
+    names = list(KINDS if kinds is None else kinds)
+    in_order = set(names) > IN_ORDER and _drawn("round", seed) < IN_ORDER_SHARE
+    short = _drawn("world", seed // _BLOCK) < SHORT_SHARE
+    allowed = [KINDS[name] for name in names if KINDS[name].weight and (not in_order or name in IN_ORDER)]
     inputs = [kind for kind in allowed if kind.group == INPUT]
     chosen = _choose(draw, inputs, min(INPUTS, faults, len(inputs)))
     chosen += _choose(draw, [k for k in allowed if k.group != INPUT], faults - len(chosen))
@@ -123,6 +145,8 @@ def make_plan(
         at = draw.uniform(0.0, WINDOW * (0.3 if kind.name in _SLOW else 0.8))
         target = _target(draw, kind, layout)
         planned.append((round(at, 2), kind.name, target, _params(draw, kind, layout)))
+    if short and not in_order and "scan-abandoned" in names:
+        planned += [_abandoned(random.Random(f"fr-faults-{seed}-{n}")) for n in range(ABANDONED)]
     planned.sort(key=lambda each: (each[0], each[1]))
     nodes = layout.names("pacs")
     large = set(draw.sample(range(scans), max(1, scans // 16))) if scans else set()
@@ -134,7 +158,21 @@ def make_plan(
             for n in range(scans)
         ),
         tuple(PlannedFault(number, *rest) for number, rest in enumerate(planned)),
+        short,
+        in_order,
     )
+
+
+def _drawn(what: str, number: int) -> float:
+    """Return what does not depend on how much else is drawn of a seed."""
+    return random.Random(f"fr-faults-{what}-{number}").random()
+
+
+def _abandoned(draw: random.Random) -> tuple[float, str, str, dict[str, Any]]:
+    """Return an upload that is left half-way; every other one goes on when it may just be given up, or removed."""
+    after = round(draw.uniform(SHORT.upload_ttl - 2, SHORT.upload_ttl + SHORT.grace + 3), 1)
+    back = after if draw.random() < 0.5 else None
+    return round(draw.uniform(0.0, WINDOW * 0.3), 2), "scan-abandoned", "pacs", {"back": back}
 
 
 def _choose(draw: random.Random, kinds: list[Kind], count: int) -> list[Kind]:

@@ -15,6 +15,10 @@ class LinkLostError(Exception):
     """The connection ended, or nothing came; offer the item again on another."""
 
 
+class HungUpError(LinkLostError):
+    """We ended it, as was asked for."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """The receiver's last word about an item."""
@@ -78,7 +82,7 @@ class RawLink:
                 self._say("DATA", {"id": item_id, "offset": sent, "size": size}, data[sent : sent + size])
                 sent += size
                 if stop_after is not None and sent >= stop_after:
-                    raise LinkLostError("hung up on purpose")
+                    raise HungUpError("hung up on purpose")
 
     def _say(self, verb: str, fields: dict[str, Any], raw: bytes = b"") -> None:
         try:

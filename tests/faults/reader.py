@@ -8,7 +8,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,7 +65,7 @@ class Snapshot:
     chunk_owners: set[str] = field(default_factory=set)
     """Payload ids of all chunks that there are."""
     used: set[str] = field(default_factory=set)
-    """Payload ids that a scan, a report or an upload names."""
+    """Payload ids that a scan, a report or an upload names; a scan whose payload was removed names none."""
     listed: set[str] = field(default_factory=set)
     """Payload ids that the cleaner will look at."""
     uploads: list[dict[str, Any]] = field(default_factory=list)
@@ -128,6 +128,30 @@ def take(db: Any, ids: set[str], known: set[str], nodes: Mapping[str, Path]) -> 
     return snapshot
 
 
+def removable(db: Any) -> list[str]:
+    """Return what a house that removes what nobody needs has not removed yet, where nothing is under way."""
+    kept = {"report_generated": "Done", "payload_removed_at": None}
+    return [
+        *(f"upload {one}" for one in _ids(db, UPLOADS, {})),
+        *(f"given-up payload {one}" for one in _ids(db, GARBAGE, {})),
+        *(f"payload of delivered scan {one}" for one in _ids(db, SCANS, kept)),
+    ]
+
+
+def overdue(db: Any, upload_seconds: float, garbage_seconds: float) -> list[str]:
+    """Return the uploads, and what was given up, that nothing has happened to for longer than that."""
+    now = patiently(lambda: db.client.admin.command("hello"))["localTime"].replace(tzinfo=UTC)
+    untouched, given_up = (now - timedelta(seconds=seconds) for seconds in (upload_seconds, garbage_seconds))
+    return [
+        *(f"upload {one}" for one in _ids(db, UPLOADS, {"touched_at": {"$lt": untouched}})),
+        *(f"given-up payload {one}" for one in _ids(db, GARBAGE, {"since": {"$lt": given_up}})),
+    ]
+
+
+def _ids(db: Any, collection: str, query: Mapping[str, Any]) -> list[str]:
+    return [document["_id"] for document in patiently(lambda: list(db[collection].find(query, {"_id": 1})))]
+
+
 def indexes(db: Any) -> dict[str, set[str]]:
     """Return the names of the indexes of each collection."""
     names = (SCANS, REPORTS, CHUNKS, UPLOADS, GARBAGE)
@@ -156,13 +180,18 @@ def bundle_files(data: bytes) -> dict[str, str]:
 
 def _add_owners(db: Any, ids: set[str], snapshot: Snapshot) -> None:
     scans = patiently(
-        lambda: list(db[SCANS].find({}, {"payload_id": 1, "pending_report.payload_id": 1, "_id": 1}))
+        lambda: list(
+            db[SCANS].find(
+                {}, {"payload_id": 1, "pending_report.payload_id": 1, "payload_removed_at": 1, "_id": 1}
+            )
+        )
     )
     reports = patiently(lambda: list(db[REPORTS].find({}, {"payload_id": 1})))
     snapshot.uploads = patiently(lambda: list(db[UPLOADS].find({}, {"payload_id": 1, "touched_at": 1})))
     snapshot.strangers = sorted(scan["_id"] for scan in scans if scan["_id"] not in ids)
     for document in [*scans, *reports, *snapshot.uploads]:
-        snapshot.used.add(document["payload_id"])
+        if document.get("payload_removed_at") is None:
+            snapshot.used.add(document["payload_id"])
         if pending := document.get("pending_report"):
             snapshot.used.add(pending["payload_id"])
     snapshot.listed = {entry["_id"] for entry in patiently(lambda: list(db[GARBAGE].find({})))}

@@ -1,5 +1,6 @@
 """One round in a world: load and faults at once, then rest, then the checks."""
 
+import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +11,21 @@ from typing import Any
 from pymongo.errors import PyMongoError
 
 from tests.faults import reader, verify
+from tests.faults.history import Law, check_drained, check_histories
 from tests.faults.inject import Injector
 from tests.faults.load import Load, MakeScan, small_scan
+from tests.faults.periods import Periods
 from tests.faults.plan import Plan
+from tests.faults.problems import DOUBLED, LEFT, OTHER, STUCK, Problem
 from tests.faults.timeline import Done, Timeline, dump, write
 from tests.faults.units import Unit
-from tests.faults.verify import LEFT, OTHER, STUCK, Problem
-from tests.faults.world import World
+from tests.faults.world import LEASE, MONGO_TIMEOUT, World
 
 REST_SECONDS = 90.0
 REST_SECONDS_FULL = 900.0
+
+SLACK = MONGO_TIMEOUT + 0.5
+"""Seconds by which units' readings of the store's clock may differ: an answer that comes late is a reading of then."""
 
 _FINAL = ("Done", "Failed")
 _LEAVING_SECONDS = 10.0
@@ -168,17 +174,32 @@ class Round:
             self._problem(STUCK, "store", f"cannot be read: {type(error).__name__}: {str(error)[:200]}")
             return
         snapshot.waiting = [str(path) for path in self.load.in_folders()] + self._refused()
+        periods = self.world.options.periods
+        if periods is not None:
+            self._wait_overdue(db, periods)
         sightings = self.world.network.sightings[self._sightings_from :]
         acknowledged = {**verify.acknowledged_on(sightings), **self._acknowledged_by_logs()}
         self.acknowledged = acknowledged
-        problems = verify.check(snapshot, sent.scans, acknowledged, indexes)
+        problems = verify.check(snapshot, sent.scans, acknowledged, indexes, periods is not None)
+        problems += check_histories(snapshot, Law(LEASE, SLACK, periods is not None))
+        problems += check_drained(snapshot) if self.plan.in_order else []
         apart = frozenset(scan for scan in sent.scans if scan.startswith("raw-"))
-        problems += verify.check_resumes(sightings, apart)
+        patience = math.inf if periods is None else periods.upload_ttl / 2
+        problems += verify.check_resumes(sightings, apart, patience)
         problems += [Problem(OTHER, "the harness's client", text) for text in sent.unanswered]
         problems += [Problem(OTHER, "a fault", text) for text in self.timeline.problems]
         problems += self._doubly_written() + self._strays()
         self.result.problems += problems
         self._count(snapshot, acknowledged)
+
+    def _wait_overdue(self, db: Any, periods: Periods) -> None:
+        """See that what is to be removed by now is, by HUBs that were killed and frozen until a moment ago."""
+        end = time.monotonic() + periods.overdue
+        while left := reader.overdue(db, periods.upload_ttl + 5 * periods.round, periods.overdue):
+            if time.monotonic() > end:
+                self.result.problems += [Problem(LEFT, what, "is not removed in time") for what in left]
+                return
+            time.sleep(0.3)
 
     def _refused(self) -> list[str]:
         folders = [self.world.watched(node) / "refused" for node in self.world.layout.names("pacs")]
@@ -203,7 +224,7 @@ class Round:
         for event in self._events("report.written", "pacs"):
             times[event["report_id"]] = times.get(event["report_id"], 0) + 1
         return [
-            Problem(verify.DOUBLED, report_id, f"was written {count} times")
+            Problem(DOUBLED, report_id, f"was written {count} times")
             for report_id, count in times.items()
             if count > 1
         ]

@@ -2,25 +2,25 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-from tests.daemons import ROOT
-from tests.faults import reader, verify
+from tests.faults import endings, reader, verify
 from tests.faults.fullscans import FullScans
+from tests.faults.history import Law, check_histories
 from tests.faults.inject_base import direct_client
 from tests.faults.load import small_scan
+from tests.faults.periods import SHORT
 from tests.faults.plan import Plan
-from tests.faults.rounds import Result, Round, stray_processes
+from tests.faults.problems import LEFT, OTHER, Problem
+from tests.faults.rounds import SLACK, Result, Round, stray_processes
 from tests.faults.scans import Expected
-from tests.faults.verify import LEFT, OTHER, Problem
-from tests.faults.world import Options, World, can_mount
+from tests.faults.world import LEASE, Options, World, can_mount
 
-_CLEAN_SECONDS = 120.0
 _TEMPORARY_KEPT = frozenset((".fr-lock",))
 
 
@@ -52,7 +52,9 @@ class Run:
         """Run everything; return whether nothing was wrong. A bad round ends its world, and the run unless `go_on`."""
         good = True
         while (done := len(self.results)) < len(self.plans) and not self._late():
-            if not self._one_world(self.plans[done : done + self.world_rounds]):
+            plans = self.plans[done : done + self.world_rounds]
+            alike = takewhile(lambda plan, first=plans[0]: plan.short_periods == first.short_periods, plans)  # type: ignore[misc]
+            if not self._one_world(list(alike)):
                 good = False
                 if not self.go_on:
                     break
@@ -66,7 +68,8 @@ class Run:
         self._sent, self._acknowledged = {}, {}
         small = any(fault.kind == "store-full" for plan in plans for fault in plan.faults)
         small_disk = small and can_mount(self.folder)
-        options = Options(plans[0].layout, self.full, small_disk)
+        periods = SHORT if plans[0].short_periods else None
+        options = Options(plans[0].layout, self.full, small_disk, periods)
         folder = self.folder / f"world-{os.getpid()}-{self.worlds}"
         world = World(folder, options)
         good = False
@@ -103,7 +106,7 @@ class Run:
 
     def _end(self, world: World) -> bool:
         """Stop everything and see that nothing is left."""
-        problems: list[Problem] = []
+        problems = self._wait_removed(world)
         ends = world.stop(lambda: problems.extend(self._clean(world)))
         for name, (seconds, code) in ends.items():
             if code is None:
@@ -113,28 +116,37 @@ class Run:
         self.on_world(problems)
         return not problems
 
+    def _wait_removed(self, world: World) -> list[Problem]:
+        periods = world.options.periods
+        if periods is None or any(result.problems for result in self.results[-1:]):
+            return []
+        with direct_client(world.direct_uri) as client:
+            return endings.wait_removed(client.get_default_database(), periods)
+
     def _clean(self, world: World) -> list[Problem]:
         """With no unit at work: clean as a HUB would after its grace period, and see what is left."""
-        command = [sys.executable, "-m", "tests.faults.clean", world.direct_uri]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("FR_")} | {
-            "PYTHONPATH": str(ROOT)
-        }
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_CLEAN_SECONDS, check=False
-        )
-        if done.returncode:
-            return [Problem(OTHER, "the cleaner", done.stderr[-500:])]
+        problems = endings.clean(world.direct_uri)
+        if problems:
+            return problems
         with direct_client(world.direct_uri) as client:
             db = client.get_default_database()
-            nodes = {node: world.reports(node) for node in world.layout.names("pacs")}
-            snapshot = reader.take(db, set(self._sent), set(), nodes)
-            problems = verify.check_cleaned(snapshot)
-            if not any(result.problems for result in self.results[-1:]):
-                # What was done in later rounds, and what was cleaned, must not have touched the scans of earlier ones.
-                problems += verify.check(snapshot, self._sent, self._acknowledged, self._indexes)
+            problems = self._look_once_more(world, db)
+            problems += endings.verify(world.direct_uri, world.folder)
             if world.given_uri is not None:
                 client.drop_database(db.name)
         return problems
+
+    def _look_once_more(self, world: World, db: Any) -> list[Problem]:
+        """What was done in later rounds, and what was cleaned, must not have touched the scans of earlier ones."""
+        nodes = {node: world.reports(node) for node in world.layout.names("pacs")}
+        snapshot = reader.take(db, set(self._sent), set(), nodes)
+        problems = verify.check_cleaned(snapshot)
+        if any(result.problems for result in self.results[-1:]):
+            return problems  # it was not even at rest, or will be told of twice
+        retires = world.options.periods is not None
+        problems += verify.check(snapshot, self._sent, self._acknowledged, self._indexes, retires)
+        problems += check_histories(snapshot, Law(LEASE, SLACK, retires, all_told=True))
+        return problems + (verify.check_retired(snapshot) if retires else [])
 
     def _leftovers(self, world: World) -> list[Problem]:
         time.sleep(0.5)

@@ -3,14 +3,26 @@
 import json
 import os
 import platform
+import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.daemons import ROOT
 from tests.faults.kinds import KINDS
+from tests.faults.problems import KINDS as PROBLEMS
 from tests.faults.run import Run
-from tests.faults.verify import BYTES, DOUBLED, LEFT, LOST, ORPHAN, OTHER, STUCK
+
+
+def commit() -> str:
+    """Return the commit of the code that runs, with a plus sign where it was changed since; empty: it is not known."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=8", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @dataclass
@@ -42,6 +54,14 @@ class Tally:
     worn_out: int = 0
     late: int = 0
     longest_rest: float = 0.0
+    in_order: int = 0
+    """Rounds in which units were only ended in order,"""
+    short: int = 0
+    """and those in worlds with short periods."""
+    code: str = ""
+    """The commit of the code, with a plus sign where something was changed."""
+    bad: list[int] = field(default_factory=list)
+    """Seeds of the rounds that had a problem."""
     problems: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, OfKind] = field(default_factory=dict)
 
@@ -61,6 +81,10 @@ class Tally:
             time.strftime("%Y-%m-%d %H:%M", time.gmtime(began)),
             round(time.time() - began, 1),
             f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
+            in_order=sum(result.plan.in_order for result in run.results),
+            short=sum(result.plan.short_periods for result in run.results),
+            code=commit(),
+            bad=[result.plan.seed for result in run.results if result.problems],
         )
         for result in run.results:
             tally.scans += result.scans
@@ -77,7 +101,7 @@ class Tally:
                 kind.skipped = fault.skipped or kind.skipped
                 kind.longest = max(kind.longest, fault.resumed or 0.0)
         every = [p for result in run.results for p in result.problems] + run.world_problems
-        for name in (LOST, DOUBLED, STUCK, BYTES, ORPHAN, LEFT, OTHER):
+        for name in PROBLEMS:
             tally.problems[name] = sum(problem.kind == name for problem in every)
         return tally
 

@@ -1,38 +1,16 @@
 """The checks after a round, on a `Snapshot` alone: nothing lost, nothing doubled, nothing stuck, nothing left over."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from tests.faults.problems import BYTES, DOUBLED, LEFT, LOST, ORPHAN, OTHER, STUCK, Problem
 from tests.faults.reader import Snapshot
 from tests.faults.scans import Expected
 from tests.faults.wire import Sighting
 
-LOST, DOUBLED, STUCK, BYTES, ORPHAN, LEFT, OTHER = (
-    "lost",
-    "doubled",
-    "stuck",
-    "bytes",
-    "orphan",
-    "left",
-    "other",
-)
-
 _FINAL = ("Done", "Failed")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that must not be."""
-
-    kind: str
-    what: str
-    """A scan, report, payload or unit."""
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.what}: {self.text}"
 
 
 def check(
@@ -40,6 +18,7 @@ def check(
     expected: Mapping[str, Expected],
     acknowledged: Mapping[str, str],
     indexes: Mapping[str, set[str]],
+    retires: bool = False,
 ) -> list[Problem]:
     """Return everything that is wrong with a house at rest.
 
@@ -48,9 +27,10 @@ def check(
         expected: what was given to Fr, by scan id.
         acknowledged: scans for which an ACK was seen, by id, with the SHA-256 that it named.
         indexes: those that there were when the house was new.
+        retires: the payloads of scans whose reports were delivered may be gone, on purpose.
     """
     return [
-        *_check_scans(snapshot, expected, acknowledged),
+        *_check_scans(snapshot, expected, acknowledged, retires),
         *_check_reports(snapshot, expected),
         *_check_disk(snapshot),
         *_check_rest(snapshot, indexes),
@@ -58,7 +38,7 @@ def check(
 
 
 def _check_scans(
-    snapshot: Snapshot, expected: Mapping[str, Expected], acknowledged: Mapping[str, str]
+    snapshot: Snapshot, expected: Mapping[str, Expected], acknowledged: Mapping[str, str], retires: bool
 ) -> Iterable[Problem]:
     for scan_id, sha256 in acknowledged.items():
         if scan_id not in snapshot.scans:
@@ -71,16 +51,14 @@ def _check_scans(
             if scan_id not in acknowledged:
                 yield Problem(STUCK, scan_id, f"was never taken from {wanted.node}")
             continue
-        yield from _check_scan(scan, wanted, snapshot)
+        yield from _check_scan(scan, wanted)
+        yield from _check_payload(scan, wanted, snapshot, retires)
     for stranger in snapshot.strangers:
         yield Problem(DOUBLED, stranger, "a scan that nobody sent")
 
 
-def _check_scan(scan: Mapping[str, Any], wanted: Expected, snapshot: Snapshot) -> Iterable[Problem]:
+def _check_scan(scan: Mapping[str, Any], wanted: Expected) -> Iterable[Problem]:
     scan_id, state = wanted.scan_id, scan["report_generated"]
-    kept = snapshot.payloads.get(scan["payload_id"])
-    if kept is None or not kept.whole or (kept.sha256, kept.size) != (wanted.sha256, wanted.size):
-        yield Problem(BYTES, scan_id, f"its chunks hold {kept and kept.size} bytes that are not those sent")
     if scan["source"] != wanted.node or scan["patient_id"] != wanted.patient_id:
         yield Problem(BYTES, scan_id, "is kept for another node or patient")
     if state not in _FINAL:
@@ -93,6 +71,24 @@ def _check_scan(scan: Mapping[str, Any], wanted: Expected, snapshot: Snapshot) -
         yield Problem(LOST, scan_id, f"can be analysed, and is Failed: {scan['error'][:200]}")
     if scan.get("pending_report"):
         yield Problem(STUCK, scan_id, "its report is still in its own document")
+
+
+def _check_payload(
+    scan: Mapping[str, Any], wanted: Expected, snapshot: Snapshot, retires: bool
+) -> Iterable[Problem]:
+    kept = snapshot.payloads.get(scan["payload_id"])
+    if scan.get("payload_removed_at") is None:
+        if kept is None or not kept.whole or (kept.sha256, kept.size) != (wanted.sha256, wanted.size):
+            text = f"its chunks hold {kept and kept.size} bytes that are not those sent"
+            yield Problem(BYTES, wanted.scan_id, text)
+        return
+    # Its chunks may be there for a while yet. What must be there for ever is its report, which others look at.
+    if not retires:
+        yield Problem(LOST, wanted.scan_id, "its payload was removed, in a house that keeps them all")
+    reports = [report for report in snapshot.reports if report["scan_id"] == wanted.scan_id]
+    if scan["report_generated"] != "Done" or not reports or any(r["status"] is not True for r in reports):
+        text = f"its payload was removed though it is {scan['report_generated']}, or a report not delivered"
+        yield Problem(LOST, wanted.scan_id, text)
 
 
 def _check_reports(snapshot: Snapshot, expected: Mapping[str, Expected]) -> Iterable[Problem]:
@@ -170,6 +166,19 @@ def check_cleaned(snapshot: Snapshot) -> list[Problem]:
     ]
 
 
+def check_retired(snapshot: Snapshot) -> list[Problem]:
+    """Return which payloads a house that removes those of delivered scans has not removed, after its periods."""
+    found = []
+    for scan_id, scan in sorted(snapshot.scans.items()):
+        if scan["report_generated"] != "Done":
+            continue
+        if scan.get("payload_removed_at") is None:
+            found.append(Problem(LEFT, scan_id, "was delivered long ago, and its payload is kept"))
+        elif scan["payload_id"] in snapshot.chunk_owners:
+            found.append(Problem(LEFT, scan_id, "its payload was removed, and its chunks are there"))
+    return found
+
+
 def acknowledged_on(sightings: Iterable[Sighting]) -> dict[str, str]:
     """Return the scans for which a HUB said ACK, by id, with the sha256."""
     return {
@@ -179,14 +188,18 @@ def acknowledged_on(sightings: Iterable[Sighting]) -> dict[str, str]:
     }
 
 
-def check_resumes(sightings: Iterable[Sighting], apart: frozenset[str] = frozenset()) -> list[Problem]:
+def check_resumes(
+    sightings: Iterable[Sighting], apart: frozenset[str] = frozenset(), patience: float = math.inf
+) -> list[Problem]:
     """Return where bytes had to be sent again that a receiver had said to be durable.
 
     Args:
         sightings: in the order in which they were seen.
         apart: ids that were sent with several contents.
+        patience: seconds after its last word that a receiver may have given an upload up.
     """
     kept: dict[tuple[str, str], int] = {}
+    heard: dict[tuple[str, str], float] = {}
     acked: dict[str, float] = {}
     problems = []
     for sighting in sightings:
@@ -203,9 +216,14 @@ def check_resumes(sightings: Iterable[Sighting], apart: frozenset[str] = frozens
         elif sighting.verb == "NACK" and not sighting.fields.get("retry", True):
             kept.pop(key, None)
         elif sighting.verb == "GO":
-            if sighting.fields["offset"] < kept.get(key, 0):
+            given_up = sighting.at - heard.get(key, sighting.at) > patience
+            if sighting.fields["offset"] < kept.get(key, 0) and not given_up:
                 text = f"had {kept[key]} bytes durable, and was asked from {sighting.fields['offset']}"
                 problems.append(Problem(OTHER, item, text))
             if item in acked:
                 problems.append(Problem(DOUBLED, item, "was asked for after its ACK"))
+            if given_up:
+                kept.pop(key, None)
+        if sighting.verb in ("GO", "KEPT"):
+            heard[key] = sighting.at
     return problems

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.faults.periods import Periods
 from tests.faults.plan import Layout
 from tests.faults.proxy import Network
 from tests.faults.standin import FOLDER
@@ -39,6 +40,8 @@ class Options:
     """The default analysis and its limits, not the stand-in."""
     small_disk: bool = False
     """The store's folder is a file system of its own that can be filled."""
+    periods: Periods | None = None
+    """None: Fr's own."""
 
 
 class World:
@@ -93,10 +96,13 @@ class World:
         common = {"TMPDIR": str(self.temporary), "FR_STOP_TIMEOUT": str(STOP_TIMEOUT)}
         if self.given_uri is None:
             self._add("store", common | self._of_store())
+        periods, path = self.options.periods, self._path()
+        of_units = periods.environment() if periods else {}
+        of_hubs = of_units | (periods.of_hub() if periods else {})
         for name in self.layout.names("hub"):
-            self._add(name, common | self._of_hub(name))
+            self._add(name, common | self._of_hub(name) | of_hubs, path)
         for name in self.layout.names("brain"):
-            self._add(name, common | self._of_brain(name), self._clock_path(name))
+            self._add(name, common | self._of_brain(name) | of_units, path)
         for name in self.layout.names("pacs"):
             self._add(name, common | self._of_node(name))
 
@@ -134,8 +140,9 @@ class World:
             "FR_MONGO_TIMEOUT": str(MONGO_TIMEOUT),
             "FR_LEASE": str(LEASE),
             FOLDER: str(self.signals),
-            "FR_TEST_FAULTS_CLOCK": str(self.clock_file(name)),
         }
+        if name == self.layout.names("brain")[-1]:
+            settings["FR_TEST_FAULTS_CLOCK"] = str(self.clock_file(name))
         if self.options.full:
             return settings | {"FR_BRAIN_SLOTS": "1", "FR_BRAIN_TIME_LIMIT": "300"}
         limit = LONG_LIMIT if name == self.layout.names("brain")[-1] else SHORT_LIMIT
@@ -158,13 +165,11 @@ class World:
             "FR_LINK_SILENCE": str(SILENCE),
         }
 
-    def _clock_path(self, name: str) -> str:
-        """Return a folder that gives a BRAIN a clock that can be moved; only the last BRAIN gets one."""
-        if name != self.layout.names("brain")[-1]:
-            return ""
-        folder = self.folder / "clock"
+    def _path(self) -> str:
+        """Return a folder that lets the environment of HUBs and BRAINs move a clock and shorten periods."""
+        folder = self.folder / "site"
         folder.mkdir(exist_ok=True)
-        shutil.copy(Path(__file__).with_name("sitecustomize_clock.py"), folder / "sitecustomize.py")
+        shutil.copy(Path(__file__).with_name("sitecustomize_units.py"), folder / "sitecustomize.py")
         return str(folder)
 
     # -- places and ways

@@ -3,6 +3,10 @@
 import hashlib
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,10 +17,12 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from tests.faults import reader, verify
+from tests.daemons import ROOT
+from tests.faults import endings, reader, verify
 from tests.faults.inject_base import direct_client
+from tests.faults.periods import Periods
+from tests.faults.problems import BYTES, DOUBLED, LOST, ORPHAN, STUCK
 from tests.faults.scans import Expected, expect, nifti
-from tests.faults.verify import BYTES, DOUBLED, LOST, ORPHAN, STUCK
 
 NOW = datetime.now(UTC)
 NODE = "pacs-1"
@@ -175,3 +181,67 @@ def test_listed_chunks(bench: Bench) -> None:
     assert bench.found() == []
     cleaned = verify.check_cleaned(reader.take(bench.db, set(), set(), {}))
     assert [(problem.kind, problem.what) for problem in cleaned] == [(ORPHAN, "px")]
+
+
+def test_what_is_to_be_removed(bench: Bench) -> None:
+    """Uploads, what was given up, and payloads of delivered scans are told of until they are gone; and when overdue."""
+    db, hour = bench.db, timedelta(hours=1)
+    assert reader.removable(db) == [f"payload of delivered scan {bench.scan.scan_id}"]
+    db["brain_scans"].update_one({}, {"$set": {"payload_removed_at": NOW}})
+    assert reader.removable(db) == []
+    db["brain_uploads"].insert_one({"_id": "u", "payload_id": "pu", "touched_at": NOW - hour})
+    db["brain_garbage"].insert_one({"_id": "px", "since": NOW - hour})
+    assert reader.removable(db) == ["upload u", "given-up payload px"]
+    assert reader.overdue(db, 3000, 3000) == ["upload u", "given-up payload px"]
+    assert reader.overdue(db, 4000, 3000) == ["given-up payload px"]
+    assert reader.overdue(db, 3000, 4000) == ["upload u"]
+    shortly = Periods(grace=0.1, upload_ttl=0.1, keep=0.1, round=0.01)
+    assert [problem.what for problem in endings.wait_removed(db, shortly)] == reader.removable(db)
+
+
+def test_retired_payload(bench: Bench) -> None:
+    """The chunks of a payload that was given up belong to nothing, unless the cleaner has them listed."""
+    bench.db["brain_scans"].update_one({}, {"$set": {"payload_removed_at": NOW}})
+    assert (ORPHAN, "ps") in bench.found()
+    bench.db["brain_garbage"].insert_one({"_id": "ps", "since": NOW})
+    assert (ORPHAN, "ps") not in bench.found()
+
+
+def test_fr_verify_is_asked(database_uri: str, tmp_path: Path) -> None:
+    """The cleaner and ``fr verify`` are run on the store; what the one leaves and the other finds is a problem."""
+    assert endings.clean(database_uri) == []
+    assert endings.verify(database_uri, tmp_path) == []
+    with direct_client(database_uri) as client:
+        chunk = {"_id": "px:0", "files_id": "px", "n": 0, "size": 1, "data": b"x"}
+        client.get_default_database()["brain_chunks"].insert_one(chunk)
+    assert endings.clean(database_uri) == []
+    found = endings.verify(database_uri, tmp_path)
+    assert [problem.what for problem in found] == ["px"]
+    assert "fr verify: orphan" in found[0].text
+    nobody = endings.verify("mongodb://127.0.0.1:1/fr?serverSelectionTimeoutMS=500", tmp_path)
+    assert [problem.what for problem in nobody] == ["fr verify"]
+
+
+_SAY = """
+from fr_twisted.config import HubSettings
+from fr_twisted.hub.caretaker import CaretakerService
+from fr_twisted.store import completion, mongo, uploads, payloads
+store = mongo.MongoStore("mongodb://127.0.0.1/fr", clock=None, node="n", unit="u")
+care = CaretakerService(store, {}, 86400.0, None, None, keep_payload_days=1.0)
+print(completion.GRACE_SECONDS, uploads.GRACE_SECONDS, payloads.TOUCH_SECONDS, store.scans()._garbage._grace,
+      care._upload_ttl, care._interval, care._keep_payload_days)
+"""
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [("frhub", "15.0 15.0 1.0 15.0 12.0 1.0 1.0"), ("worker", "600.0 600.0 60.0 600.0 86400.0 60.0 1.0")],
+)
+def test_short_periods(unit: str, said: str, tmp_path: Path) -> None:
+    """A unit that is started with short periods has them wherever they are read; no other process has."""
+    shutil.copy(Path(endings.__file__).with_name("sitecustomize_units.py"), tmp_path / "sitecustomize.py")
+    search = os.pathsep.join((str(tmp_path), str(ROOT)))
+    environment = {"PYTHONPATH": search, "PATH": os.environ["PATH"], **Periods().environment()}
+    command = [sys.executable, "-c", _SAY, unit]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == said, done.stderr

@@ -5,8 +5,8 @@ from collections import Counter
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults.inject import Injector
-from tests.faults.kinds import INPUT, KINDS, NOT_FULL
-from tests.faults.plan import INPUTS, WINDOW, Layout, Plan, make_plan
+from tests.faults.kinds import IN_ORDER, INPUT, KINDS, NOT_FULL
+from tests.faults.plan import ABANDONED, INPUTS, WINDOW, Layout, Plan, make_plan
 
 
 def plan(seed: int, **more: object) -> Plan:
@@ -45,10 +45,12 @@ class PlanTests(SynchronousTestCase):
 
     def test_counts(self) -> None:
         """There are as many scans and faults as were asked for, some of the input, all begun in the window."""
-        for seed in range(30):
+        for seed in range(60):
             made = plan(seed)
-            groups = Counter(KINDS[fault.kind].group == INPUT for fault in made.faults)
-            self.assertEqual((len(made.scans), len(made.faults), groups[True]), (100, 12, INPUTS))
+            drawn = [fault for fault in made.faults if fault.kind != "scan-abandoned"]
+            groups = Counter(KINDS[fault.kind].group == INPUT for fault in drawn)
+            inputs = 0 if made.in_order else INPUTS
+            self.assertEqual((len(made.scans), len(drawn), groups[True]), (100, 12, inputs))
             times = [scan.at for scan in made.scans] + [fault.at for fault in made.faults]
             self.assertTrue(min(times) >= 0 and max(times) <= WINDOW)
             self.assertTrue(any(scan.large for scan in made.scans))
@@ -64,6 +66,24 @@ class PlanTests(SynchronousTestCase):
         made = plan(1, kinds=["hub-kill"])
         self.assertEqual({fault.kind for fault in made.faults}, {"hub-kill"})
         self.assertEqual(len(made.faults), 12)
+
+    def test_inOrder(self) -> None:
+        """In some rounds units are only ended in order; where other kinds are asked for, in none."""
+        made = [each for each in map(plan, range(200)) if each.in_order]
+        self.assertTrue(10 <= len(made) <= 50, len(made))
+        self.assertEqual({fault.kind for each in made for fault in each.faults}, IN_ORDER)
+        kinds = ["brain-term", "hub-term"]
+        self.assertFalse(any(plan(seed, kinds=kinds).in_order for seed in range(100)))
+
+    def test_shortPeriods(self) -> None:
+        """Seeds of one ten share a world, about every other has short periods, and uploads are left there alone."""
+        made = [plan(seed) for seed in range(400)]
+        tens = [{each.short_periods for each in made[first : first + 10]} for first in range(0, 400, 10)]
+        self.assertEqual({len(ten) for ten in tens}, {1})
+        self.assertTrue(10 <= sum(ten == {True} for ten in tens) <= 30)
+        for each in made:
+            left = sum(fault.kind == "scan-abandoned" for fault in each.faults)
+            self.assertEqual(left, ABANDONED if each.short_periods and not each.in_order else 0)
 
     def test_targetsExist(self) -> None:
         """What a fault is done to is there in the layout, whatever that is."""

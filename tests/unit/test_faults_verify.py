@@ -1,5 +1,7 @@
 """The checks after a fault round find what they are for; on snapshots, without a process."""
 
+import json
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -9,20 +11,16 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.faults.endings import verdict
+from tests.faults.problems import BYTES, DOUBLED, LEFT, LOST, ORPHAN, OTHER, STUCK
 from tests.faults.reader import OnDisk, Payload, Snapshot
 from tests.faults.scans import Expected
 from tests.faults.verify import (
-    BYTES,
-    DOUBLED,
-    LEFT,
-    LOST,
-    ORPHAN,
-    OTHER,
-    STUCK,
     acknowledged_on,
     check,
     check_cleaned,
     check_resumes,
+    check_retired,
 )
 from tests.faults.wire import Sighting
 
@@ -223,6 +221,63 @@ class CheckTests(SynchronousTestCase):
             [(p.kind, p.what) for p in check_cleaned(snapshot)], [(ORPHAN, "px"), (LEFT, "scan-u")]
         )
 
+    def test_retired(self) -> None:
+        """A payload may be gone where that was said, its scan reported, and payloads are given up; else it is lost."""
+
+        def retire(snapshot: Snapshot, scan_id: str = "scan-a") -> None:
+            snapshot.scans[scan_id]["payload_removed_at"] = NOW
+            snapshot.payloads[snapshot.scans[scan_id]["payload_id"]] = Payload("0" * 64, 0, True)
+
+        self.assertEqual(self.found(retire, retires=True), [])
+        self.assertEqual(self.found(retire), [(LOST, "scan-a")])
+        self.assertEqual(self.found(partial(retire, scan_id="scan-b"), retires=True), [(LOST, "scan-b")])
+
+        def undelivered(snapshot: Snapshot) -> None:
+            retire(snapshot)
+            snapshot.reports[0]["status"] = False
+
+        self.assertIn((LOST, "scan-a"), self.found(undelivered, retires=True))
+        gone = self.found(lambda s: s.payloads.pop("pa"), retires=True)
+        self.assertEqual(gone, [(BYTES, "scan-a")])
+
+    def test_notRetired(self) -> None:
+        """After its periods, a payload that was not given up is found, and one whose chunks stayed."""
+        snapshot = good()
+        self.assertEqual([(p.kind, p.what) for p in check_retired(snapshot)], [(LEFT, "scan-a")])
+        snapshot.scans["scan-a"]["payload_removed_at"] = NOW
+        self.assertEqual([(p.kind, p.what) for p in check_retired(snapshot)], [(LEFT, "scan-a")])
+        snapshot.chunk_owners.discard("pa")
+        self.assertEqual(check_retired(snapshot), [])
+
+
+class VerdictTests(SynchronousTestCase):
+    """`verdict`."""
+
+    def test_clean(self) -> None:
+        """A clean end is no problem."""
+        self.assertEqual(verdict(0, '{"findings": [], "clean": true}', ""), [])
+
+    def test_findings(self) -> None:
+        """Each finding is one, with its words."""
+        finding = {"kind": "orphan", "id": "p1", "detail": "2 chunks belong to nothing"}
+        found = verdict(1, json.dumps({"findings": [finding, finding], "clean": False}), "")
+        self.assertEqual(
+            [str(p) for p in found], ["other: p1: fr verify: orphan: 2 chunks belong to nothing"] * 2
+        )
+
+    def test_otherEnds(self) -> None:
+        """A command that fails, dies or does not end is no clean end, whatever it printed."""
+        for status, out in (
+            (2, ""),
+            (1, '{"findings": [], "clean": true}'),
+            (0, ""),
+            (None, ""),
+            (-9, '{"find'),
+        ):
+            found = verdict(status, out, "no store")
+            self.assertEqual([(p.kind, p.what) for p in found], [(OTHER, "fr verify")], (status, out))
+            self.assertIn("no store", found[0].text)
+
 
 def said(verb: str, at: float = 0.0, wire: str = "pacs-1>hub-1", **fields: Any) -> Sighting:
     """Return a frame that a HUB said."""
@@ -248,3 +303,12 @@ class SightingTests(SynchronousTestCase):
         self.assertEqual(check_resumes(acked), [])
         self.assertEqual([p.kind for p in check_resumes([*acked, said("GO", offset=4)])], [DOUBLED])
         self.assertEqual(check_resumes([*acked, said("GO", offset=4)], frozenset(("scan-a",))), [])
+
+    def test_givenUp(self) -> None:
+        """Where uploads are given up, bytes may be asked for again when nothing was heard for so long; no sooner."""
+        before = [said("GO", 0.0, offset=0), said("KEPT", 1.0, offset=2)]
+        for moment, patience, wrong in ((5.9, 5.0, 1), (6.1, 5.0, 0), (99.0, math.inf, 1)):
+            found = check_resumes([*before, said("GO", moment, offset=0)], patience=patience)
+            self.assertEqual(len(found), wrong, moment)
+        again = [said("GO", 10.0, offset=0), said("KEPT", 10.5, offset=1), said("GO", 11.0, offset=0)]
+        self.assertEqual(len(check_resumes([*before, *again], patience=5.0)), 1)
