@@ -11,7 +11,7 @@ from tests.benchmarks.table import Row, render
 LOAD = ("nodes", "queue", "memory", "hostile")
 """What ``load`` stands for: minutes each."""
 
-NAMES = ("link", "hub", "latency", "dicom", "scp", "pool", *LOAD)
+NAMES = ("link", "hub", "latency", "dicom", "scp", "pool", "indexes", "plans", *LOAD)
 
 
 def main(names: list[str]) -> int:

@@ -47,8 +47,9 @@ def measured(sizes: Sequence[int], rounds: int, taken: int) -> tuple[Rates, dict
         queues = [LongQueue(with_database(server.uri, f"fr_{size}"), size) for size in sizes]
         for queue in queues:
             stack.callback(queue.close)
-            for name, index, met, returned in queue.plans():
-                print(f"  {queue.size}: {name}: {index}, {met} met, {returned} returned", file=sys.stderr)
+            for plan in queue.plans():
+                met = f"{plan.met} met, {plan.returned} returned"
+                print(f"  {queue.size}: {plan.name}: {plan.index}, {met}", file=sys.stderr)
         for _ in range(rounds):
             for queue in queues:
                 told = run("taker", queue.uri, "take", taken, NODE)

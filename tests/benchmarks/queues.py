@@ -8,22 +8,9 @@ from uuid import uuid4
 from pymongo import InsertOne, MongoClient, ReplaceOne
 from pymongo.write_concern import WriteConcern
 
-from fr_twisted.store.indexes import (
-    ARRIVAL,
-    CHUNKS,
-    EPOCH,
-    QUEUE_ORDER,
-    REPORT_ORDER,
-    REPORTS,
-    SCANS,
-    due,
-    due_undated,
-    lease_ended,
-    to_do,
-    to_do_before,
-)
+from fr_twisted.store.indexes import CHUNKS, REPORTS, SCANS
+from tests.benchmarks.plans import Plan, plans
 from tests.benchmarks.running import run
-from tests.benchmarks.taker import NODE
 
 Doc = dict[str, Any]
 
@@ -103,29 +90,9 @@ class LongQueue:
             if changes:
                 self.db[name].bulk_write(changes, ordered=False)
 
-    def plans(self) -> list[tuple[str, str, int, int]]:
-        """Return the plan of each query of a claim and of a delivery: name, index, documents met and returned."""
-        soon = self._first + 200 * APART
-        asked = (
-            ("scans that wait, all (once)", SCANS, to_do(None), QUEUE_ORDER),
-            ("scans that wait, the oldest part", SCANS, to_do_before(None, 5, soon), ARRIVAL),
-            ("scans that wait, a priority without any", SCANS, to_do_before(None, 9, None), ARRIVAL),
-            ("leases that ended", SCANS, lease_ended(None, EPOCH), (("lease.expires_at", 1),)),
-            ("reports that are due, all (once)", REPORTS, due(NODE, datetime.now(UTC)), REPORT_ORDER),
-            ("reports that are due, the oldest part", REPORTS, due(NODE, soon), REPORT_ORDER),
-            ("reports without a date", REPORTS, due_undated(NODE), ()),
-        )
-        return [(name, *self._plan(coll, query, sort)) for name, coll, query, sort in asked]
-
-    def _plan(self, collection: str, query: Doc, sort: Any) -> tuple[str, int, int]:
-        find = {"find": collection, "filter": query, "sort": dict(sort), "limit": 100}
-        told = self.db.command({"explain": find, "verbosity": "executionStats"})
-        stage = told["queryPlanner"]["winningPlan"]
-        while "indexName" not in stage and "inputStage" in stage:
-            stage = stage["inputStage"]
-        stats = told["executionStats"]
-        name = stage.get("indexName", stage["stage"])
-        return str(name), int(stats["totalDocsExamined"]), int(stats["nReturned"])
+    def plans(self) -> list[Plan]:
+        """Return the plan of each query of a claim, of a delivery and of ``fr status``."""
+        return plans(self.db, self._first + 200 * APART)
 
     def close(self) -> None:
         """Close the connection; the server goes as a whole: to drop 100,000 documents takes it minutes."""

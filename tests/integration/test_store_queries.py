@@ -22,9 +22,13 @@ from fr_twisted.store.indexes import (
 from fr_twisted.store.interfaces import StoreError, StoreUnusableError
 from fr_twisted.store.mongo import MongoStore
 from fr_twisted.store.uri import parse
+from tests.benchmarks import plans
 from tests.integration.test_store_faults import bench_of
 from tests.store_behaviour import new_report
 from tests.store_servers import client, database
+
+WITHOUT_INDEX = "count uploads"
+"""What MongoDB takes from its books, and the embedded server counts: there are few."""
 
 OTHERS = 5_000
 """Scans that wait for another analysis."""
@@ -72,6 +76,22 @@ async def tells_order(mongo: Mongo, indexed_uri: str) -> AsyncIterator[bool]:
         collection.insert_many([{"a": n % 2, "b": n} for n in range(50)])
     plan = await _plan(mongo, Query("", "order", {"a": 1}, (), (("b", 1),)))
     yield "SORT" not in _stages(plan)
+
+
+def test_plans_of_status(indexed_uri: str) -> None:
+    """What ``fr status`` asks is taken from its own code, and nothing of it scans a collection that grows."""
+    with client(indexed_uri) as plain:
+        found = plans.plans(plain.get_default_database(), EPOCH)
+    of_status = [plan for plan in found if "`fr status`" in plan.name]
+    assert len(of_status) == 10
+    assert [plan.name for plan in found if plan.index == "COLLSCAN" and WITHOUT_INDEX not in plan.name] == []
+
+
+def test_plan_without_index(indexed_uri: str) -> None:
+    """A query that no index answers is told as such."""
+    with client(indexed_uri) as plain:
+        find = find_command("brain_scans", {"nothing": 1}, limit=1)
+        assert plans.explained(plain.get_default_database(), "x", find).index == "COLLSCAN"
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.name)
