@@ -32,6 +32,9 @@ _HEAD = {
 }
 _LOOK = "look for scans to analyse"
 
+MOST_ENDED = 1000
+"""Leases that ended and are looked at, the first to end first: more than BRAINs of one store have slots."""
+
 FIRST_UNDO_PAUSE = 0.5
 LONGEST_UNDO_PAUSE = 15.0
 """Seconds between attempts to give back a claim whose answer was lost, at first and at most."""
@@ -84,7 +87,7 @@ class Claims:
 
     async def _ended(self, analysis: str | None, now: datetime) -> tuple[list[Doc], bool]:
         query, order = lease_ended(analysis, now), (("lease.expires_at", 1),)
-        found = await self._mongo.find(_LOOK, SCANS, query, limit=LIMIT, projection=_HEAD, sort=order)
+        found = await self._mongo.find(_LOOK, SCANS, query, limit=MOST_ENDED, projection=_HEAD, sort=order)
         return found, False
 
     async def _search(self, analysis: str | None, priority: int | None, before: datetime | None) -> list[Doc]:

@@ -54,11 +54,18 @@ class Completion:
         document = await self._document(claim, report)
         payload_id = document["payload_id"]
         await self._garbage.add(payload_id, claim)
-        await self._payloads.write_all(payload_id, report.bundle)
-        if self._mongo.monotonic() - begun > GRACE_SECONDS / 2:
-            raise StoreError(f"{report.report_id}: the store was too slow to write the report")
-        if not await self._decide(claim, document):
-            document = await self._decided(claim)
+        decided = False
+        try:
+            await self._payloads.write_all(payload_id, report.bundle)
+            if self._mongo.monotonic() - begun > GRACE_SECONDS / 2:
+                raise StoreError(f"{report.report_id}: the store was too slow to write the report")
+            decided = await self._decide(claim, document)
+            if not decided:
+                document = await self._decided(claim)
+        finally:
+            if not decided:
+                # Where we were stopped for long before the write, its line on the list was cleaned before it was there.
+                self._mongo.in_background("give up a payload", self._garbage.add(payload_id, claim))
         kept = await self._finish(claim.scan.scan_id, document)
         if kept["payload_id"] == payload_id:
             self._mongo.in_background("keep a payload", self._garbage.drop(payload_id))

@@ -50,14 +50,9 @@ class Garbage:
         self._grace = grace_seconds
 
     async def add(self, payload_id: str, claim: Claim | None = None) -> None:
-        """List a payload, or list it anew; that of a report which is being written for ``claim``, as such.
-
-        The store itself says when: however late this write gets there, the grace period is whole.
-        """
-        change: Doc = {"$currentDate": {"since": True}}
-        if claim is not None:
-            change["$set"] = {"scan_id": claim.scan.scan_id, "token": claim.token}
-        await self._mongo.update("give up a payload", GARBAGE, {"_id": payload_id}, change, upsert=True)
+        """List a payload, or list it anew; that of a report which is being written for ``claim``, as such."""
+        of_claim = None if claim is None else {"scan_id": claim.scan.scan_id, "token": claim.token}
+        await self._payloads.give_up(payload_id, of_claim)
 
     async def drop(self, payload_id: str) -> None:
         """Take a payload off the list."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from fr_twisted.model import CHUNK_SIZE, chunk_count
 from fr_twisted.store.connection import Mongo
-from fr_twisted.store.indexes import CHUNKS, UPLOADS, chunk_window
+from fr_twisted.store.indexes import CHUNKS, GARBAGE, UPLOADS, chunk_window
 from fr_twisted.store.interfaces import ConflictError, IPayloads, PayloadMissingError, StoreError
 
 T = TypeVar("T")
@@ -47,6 +47,8 @@ class Tally:
     """and when (monotonic)."""
     ahead: set[int] = field(default_factory=set)
     short: dict[int, int] = field(default_factory=dict)
+    gone: bool = False
+    """Its upload was given up: nothing more is to be written."""
 
     def add(self, n: int, size: int) -> None:
         """Chunk ``n`` of ``size`` bytes is durable."""
@@ -94,11 +96,16 @@ class MongoPayloads:
         if not 0 < len(data) <= CHUNK_SIZE:
             raise ValueError(f"a chunk has 1 to {CHUNK_SIZE} bytes, not {len(data)}")
         content = bytes(data)
+        tally = self._tallies.get(payload_id)
+        if tally is not None and tally.gone:
+            raise PayloadMissingError(f"{tally.scan_id}: the upload was given up meanwhile")
         await self._permitted(lambda: self._insert(payload_id, n, content))
         tally = self._tallies.get(payload_id)
-        if tally is not None:
+        if tally is not None and not tally.gone:
             tally.add(n, len(content))
             self._note(payload_id, tally)
+        elif tally is not None:
+            self._mongo.in_background("give up a payload", self.give_up(payload_id))
 
     async def _insert(self, payload_id: str, n: int, data: bytes) -> None:
         document = {
@@ -193,7 +200,8 @@ class MongoPayloads:
 
     def tally(self, payload_id: str) -> Tally | None:
         """Return the account of a payload that is being received."""
-        return self._tallies.get(payload_id)
+        tally = self._tallies.get(payload_id)
+        return None if tally is None or tally.gone else tally
 
     def closed(self, payload_id: str) -> None:
         """End the account."""
@@ -210,17 +218,28 @@ class MongoPayloads:
     async def touch(self, payload_id: str, tally: Tally) -> bool:
         """Write that the upload is alive; tell whether it is there.
 
-        The account of an upload that is not there is closed: its chunks may be deleted at any time, whatever was
-        written before.
+        The account of an upload that is not there is over: its chunks may be deleted at any time, whatever was written
+        before. Those that we wrote since then, stopped for long in the middle, are given up with this.
         """
         change = {"$currentDate": {"touched_at": True}, "$max": {"kept": tally.kept}}
         upload = {"_id": tally.scan_id, "payload_id": payload_id}
         asked = self._mongo.monotonic()
         if not await self._mongo.update("note an upload", UPLOADS, upload, change):
-            self.closed(payload_id)
+            tally.gone = True
+            await self.give_up(payload_id)
             return False
         tally.touched = max(tally.touched, asked)
         return True
+
+    async def give_up(self, payload_id: str, of_claim: Mapping[str, Any] | None = None) -> None:
+        """List a payload for the cleaner, or list it anew; ``of_claim``: members that name a report's claim.
+
+        The store itself says when: however late this write gets there, the grace period is whole.
+        """
+        change: dict[str, Any] = {"$currentDate": {"since": True}}
+        if of_claim is not None:
+            change["$set"] = dict(of_claim)
+        await self._mongo.update("give up a payload", GARBAGE, {"_id": payload_id}, change, upsert=True)
 
     async def write_all(self, payload_id: str, data: bytes) -> None:
         """Keep a whole payload that is in memory.
