@@ -102,6 +102,10 @@ class MemoryShelves:
         """Return scans that have a report."""
         return {report.scan_id for report in self._store.report_docs.values()} & set(scan_ids)
 
+    async def last_seen(self, analysis: str) -> datetime | None:
+        """Return when a BRAIN with an analysis was last seen."""
+        return self._store.analyses_seen.get(analysis)
+
     async def heads(self, payload_id: str) -> list[tuple[int, int]]:
         """Return number and size of chunks."""
         return sorted(self._store.chunk_numbers(payload_id).items())

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from fr_twisted import __version__
 from fr_twisted.command import analyse, archives, resend, retry, rules, scans, series, show, status, verify
-from fr_twisted.command.trouble import BROKEN, WRONG, CommandError
+from fr_twisted.command.trouble import GONE, WRONG, CommandError
 
 COMMANDS = (analyse, status, scans, show, retry, resend, verify, rules, series, archives)
 
@@ -63,4 +63,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # whoever read the output has gone: let nothing more be written to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN
+        return GONE

@@ -21,6 +21,7 @@ Units may go on working meanwhile. Each finding is one line as soon as it is fou
   chunk-missing, chunk-size, chunk-extra   chunks of a payload
   digest                         bytes that have another SHA-256 than when they were received or made
   stuck                          In Progress, but the lease ended long ago, or there is none
+  unserved                       To Do, and no BRAIN that runs the analysis it asks for was seen
   done-without-report, report-without-scan
   report-pending                 a report that nobody puts in its place
   upload-stale, garbage-overdue  what a HUB should have cleaned up

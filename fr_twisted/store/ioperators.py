@@ -190,6 +190,7 @@ class FindingKind(StrEnum):
     CHUNK_EXTRA = "chunk-extra"
     DIGEST = "digest"
     STUCK = "stuck"
+    UNSERVED = "unserved"
     DONE_WITHOUT_REPORT = "done-without-report"
     REPORT_PENDING = "report-pending"
     REPORT_WITHOUT_SCAN = "report-without-scan"

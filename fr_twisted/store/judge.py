@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fr_twisted.model import CHUNK_SIZE, BrainReport, BrainScan, PayloadRef, ScanState, chunk_count, utc_text
+from fr_twisted.store.analyses import NOTED_EVERY
 from fr_twisted.store.documents import faults
 from fr_twisted.store.ioperators import Finding, FindingKind
 
@@ -16,6 +17,9 @@ Head = tuple[int, int]
 """Number and size of a chunk."""
 
 SHOWN_NUMBERS = 3
+
+LEAST_UNSEEN = timedelta(seconds=2 * NOTED_EVERY)
+"""A BRAIN that lives is noted more often."""
 
 
 def damage(model: type[BaseModel], document: Doc, kind: FindingKind) -> Finding | None:
@@ -56,6 +60,18 @@ def stuck(document: Doc, now: datetime, grace: timedelta) -> Finding | None:
         return None
     words = f"In Progress, but the lease of {lease['owner']} ended at {utc_text(ended)}: does a BRAIN run?"
     return Finding(FindingKind.STUCK, document["_id"], words)
+
+
+def unserved(document: Doc, seen: datetime | None, now: datetime, grace: timedelta) -> Finding | None:
+    """Return what an undamaged scan waits for, if no BRAIN that runs its analysis was ``seen`` for so long."""
+    analysis, before = document["meta"].get("analysis"), now - max(grace, LEAST_UNSEEN)
+    if document["report_generated"] != ScanState.TO_DO or analysis is None:
+        return None
+    if document["received_at"] >= before or (seen is not None and seen >= before):
+        return None
+    when = "never seen" if seen is None else f"last seen at {utc_text(seen)}"
+    words = f"To Do, but a BRAIN that runs its analysis {analysis} was {when}"
+    return Finding(FindingKind.UNSERVED, document["_id"], words)
 
 
 def without_report(document: Doc, has_report: bool, now: datetime, grace: timedelta) -> Finding | None:

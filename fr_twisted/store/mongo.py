@@ -1,7 +1,7 @@
 """The store over MongoDB. Importing this module installs the reactor, as txmongo does: load it late."""
 
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 from uuid import uuid4
 
@@ -250,9 +250,9 @@ class MongoStore:
         try:
             # Its answer may be lost, and our own repeat of it find it there.
             with suppress(DuplicateKeyError):
-                await self._mongo.insert(
-                    "write to the store", GARBAGE, dict(probe), timeout=self._open_timeout
-                )
+                # Should we be killed before we delete it, a HUB does: it is listed as a payload without chunks.
+                listed = {**probe, "since": datetime.now(UTC)}
+                await self._mongo.insert("write to the store", GARBAGE, listed, timeout=self._open_timeout)
             await self._mongo.delete("write to the store", GARBAGE, probe, timeout=self._open_timeout)
         except StoreError as error:
             raise self._unusable(error) from None

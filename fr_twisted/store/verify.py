@@ -10,6 +10,7 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from pydantic import ValidationError
 from twisted.internet.defer import Deferred, DeferredList
 
 from fr_twisted.model import ScanState, chunk_count, utc_text
@@ -45,6 +46,9 @@ class Shelves(Protocol):
 
     async def reported(self, scan_ids: Sequence[str]) -> set[str]:
         """Return those of the scans that have a report."""
+
+    async def last_seen(self, analysis: str) -> datetime | None:
+        """Return when a BRAIN with an analysis was last seen; None: never."""
 
     async def heads(self, payload_id: str) -> list[judge.Head]:
         """Return number and size of every chunk of a payload."""
@@ -118,29 +122,52 @@ class Verifier:
         await _together([self._scan(document, document["_id"] in reported) for document in documents])
 
     async def _scan(self, document: Doc, has_report: bool) -> None:
-        findings = self._of_scan(document, has_report)
+        findings = await self._of_scan(document, has_report)
         if findings:
             again = await self._shelves.document(SCANS, document["_id"])
             if again is None:
                 return
             has_report = bool(await self._shelves.reported([document["_id"]]))
-            findings = self._of_scan(again, has_report)
+            findings = await self._of_scan(again, has_report)
         for finding in findings:
             self._tell(finding)
         if document.get("payload_removed_at") is not None:
             self._checked.removed += 1
         elif judge.scan_damage(document) is None:
             await self._payload(SCANS, document)
+        if isinstance(document.get("pending_report"), Mapping):
+            await self._pending(document["_id"], document["pending_report"])
 
-    def _of_scan(self, document: Doc, has_report: bool) -> list[Finding]:
+    async def _of_scan(self, document: Doc, has_report: bool) -> list[Finding]:
         damaged = judge.scan_damage(document)
         if damaged is not None:
             return [damaged]
         found = (
             judge.stuck(document, self._now, self._grace),
+            judge.unserved(document, await self._seen(document), self._now, self._grace),
             judge.without_report(document, has_report, self._now, self._grace),
         )
         return [finding for finding in found if finding is not None]
+
+    async def _seen(self, document: Doc) -> datetime | None:
+        analysis = document["meta"].get("analysis")
+        waits = analysis is not None and document["report_generated"] == ScanState.TO_DO
+        return await self._shelves.last_seen(analysis) if waits else None
+
+    async def _pending(self, scan_id: str, report: Doc) -> None:
+        """Look at the bytes of a report that stands in its scan's own document still."""
+        try:
+            judge.payload_of(report)
+        except (KeyError, ValidationError):
+            words = f"the report in the document of {scan_id} does not tell where its bytes are"
+            self._tell(Finding(FindingKind.REPORT_DAMAGED, str(report.get("_id")), words))
+            return
+        self._checked.payloads += 1
+        findings = await self._of_payload(report)
+        again = await self._shelves.document(SCANS, scan_id) if findings else None
+        if again is not None and again.get("pending_report", {}).get("payload_id") == report["payload_id"]:
+            for finding in findings:
+                self._tell(finding)
 
     # --- reports
 

@@ -258,6 +258,22 @@ async def test_report_while_cleaning(
         assert len(await worker.store.payloads().read_chunks(done.payload_id, 0, 1)) == 1
 
 
+async def test_probe_that_is_left(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a unit wrote to see whether it may, and did not live to delete, is removed by the cleaner."""
+    async with bench_of(database_uri, "A") as cleaner:
+
+        async def killed(*_: Any, **__: Any) -> int:
+            raise StoreError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mongo_of(cleaner), "delete", killed)
+            with pytest.raises(StoreError, match="killed"):
+                await cleaner.store._check_writes()  # type: ignore[attr-defined]
+        assert len(documents(database_uri, GARBAGE)) == 1
+        assert await cleaned(cleaner) == 1
+        assert documents(database_uri, GARBAGE) == []
+
+
 async def test_pending_report_is_used(database_uri: str) -> None:
     """The bytes of a report that stands in its scan still are not deleted."""
     async with bench_of(database_uri) as bench:

@@ -1,7 +1,7 @@
 """`verify` on a live server: damage of every kind is found, and what others do meanwhile is not."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -128,6 +128,13 @@ DAMAGE: dict[str, tuple[Damage, list[tuple[str, str]]]] = {
         lambda db: db[SCANS].update_one({"_id": "scan-prog"}, {"$set": {"lease": None}}),
         [("stuck", "scan-prog")],
     ),
+    "nobody runs the analysis that it asks for": (
+        lambda db: db[SCANS].update_one(
+            {"_id": "scan-todo"},
+            {"$set": {"meta.analysis": "x", "received_at": datetime(2026, 1, 1, tzinfo=UTC)}},
+        ),
+        [("unserved", "scan-todo")],
+    ),
     "an index is gone": (
         lambda db: db[CHUNKS].drop_index("files_id_1_n_1_size_1"),
         [("index-missing", "brain_chunks.files_id_1_n_1_size_1")],
@@ -177,6 +184,22 @@ async def test_pending_report(database_uri: str) -> None:
         seen = await bench.store.operators().look("scan-a")
         assert seen is not None
         assert (seen.report_pending, seen.reports) == (True, ())
+
+
+async def test_damage_of_a_pending_report(database_uri: str) -> None:
+    """The bytes of a report in its scan's own document are looked at too, and whether it tells where they are."""
+    async with bench_of(database_uri) as bench:
+        done = await bench.report()
+        with client(database_uri) as plain:
+            db = plain.get_default_database()
+            document = db[REPORTS].find_one_and_delete({"_id": done.report_id})
+            assert document is not None
+            pending = {"pending_report": document, "pending_at": document["created_at"]}
+            db[SCANS].update_one({"_id": "scan-a"}, {"$set": pending})
+            db[CHUNKS].update_one({"files_id": done.payload_id}, {"$set": {"data": bytes(1000)}})
+            assert kinds((await verified(bench, Check()))[1]) == [("digest", done.report_id)]
+            db[SCANS].update_one({"_id": "scan-a"}, {"$set": {"pending_report.size": "much"}})
+            assert kinds((await verified(bench, Check()))[1]) == [("report-damaged", done.report_id)]
 
 
 async def test_nobody_cleans(database_uri: str) -> None:

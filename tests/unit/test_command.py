@@ -447,6 +447,23 @@ class HelpTests(CommandTestCase):
         """--version prints it."""
         self.assertEqual(self.fr("--version")[:2], (0, f"fr-twisted {__version__}\n"))
 
+    def test_readerGoesAway(self) -> None:
+        """When whoever reads the output goes away it ends quietly, as if SIGPIPE had ended it: 1 may mean findings."""
+        endless = (
+            "import sys; from fr_twisted.command import main, rules\n"
+            "def run(_):\n"
+            "    while True: print('x' * 1000)\n"
+            "rules.run = run; sys.exit(main.main(['rules', 'test', '.']))"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            child.stdout.read(10)
+            child.stdout.close()
+            self.assertEqual((child.wait(60), child.stderr.read()), (141, b""))
+
     def test_startIsLight(self) -> None:
         """Help comes without numpy, pydicom or Twisted; nothing of it ever imports the reactor."""
         code = (

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fr_twisted.command import columns, desk, main
 from fr_twisted.command.trouble import CommandError
 from fr_twisted.config import OperatorSettings
-from fr_twisted.model import CHUNK_SIZE, ScanState
+from fr_twisted.model import CHUNK_SIZE, ScanState, utc_text
 from fr_twisted.store.interfaces import StoreUnusableError
 from tests.fakes_store import START, MemoryStore
 from tests.store_behaviour import Bench, new_report
@@ -554,6 +554,21 @@ class VerifyTests(StoreCommandTestCase):
         status, out, _ = self.fr("verify", "--grace", "60")
         self.assertEqual((status, out.split()[0]), (1, "stuck"))
         self.assertEqual(self.fr("verify", "--grace", "-1")[0], 2)
+
+    def test_unserved(self) -> None:
+        """A scan that waits for an analysis which no BRAIN was seen to run is told after the grace."""
+        scan = self.do(self.bench.keep("a", analysis="x"))
+        self.clock.advance(500.0)
+        self.assertEqual(self.fr("verify")[0], 0)
+        self.clock.advance(500.0)
+        line = self.fr("verify")[1].splitlines()[0]
+        told = f"unserved              {scan.scan_id}  To Do, but a BRAIN that runs its analysis x was "
+        self.assertEqual(line, told + "never seen")
+        self.store.analyses_seen["x"] = self.store.time()
+        self.assertEqual(self.fr("verify")[0], 0)
+        seen = utc_text(self.store.time())
+        self.clock.advance(1000.0)
+        self.assertEqual(self.fr("verify")[1].splitlines()[0], f"{told}last seen at {seen}")
 
     def test_removedPayload(self) -> None:
         """A payload that was removed on purpose is fine, and counted."""
