@@ -124,6 +124,19 @@ class OverlayTests(SynchronousTestCase):
         self.assertGreater(len(coloured(pixels(pictures.overlay(some_head(places))), LESION)), 500)
 
 
+class PositionTests(SynchronousTestCase):
+    """Where a slice lies."""
+
+    def test_wholeMillimetres(self) -> None:
+        """It is told in whole millimetres with a sign, that of the middle being +0 from both sides."""
+        shift = np.eye(4)
+        shift[:3, 3] = (-2.4, 0.0, 0.0)
+        head = Volume(np.zeros((6, 4, 4), np.float32), shift)
+        sagittal = next(plane for plane in PLANES if plane.across == 0)
+        told = [slices.position(head, sagittal, index) for index in range(5)]
+        self.assertEqual(told, ["R -2 mm", "R -1 mm", "R +0 mm", "R +1 mm", "R +2 mm"])
+
+
 class CloseUpTests(SynchronousTestCase):
     """`pictures.lesion_pictures`."""
 

@@ -183,7 +183,7 @@ def position(head: Volume, plane: Plane, index: int) -> str:
     centre = [(n - 1) / 2 for n in head.data.shape]
     centre[plane.across] = index
     place = head.affine[:3, :3] @ centre + head.affine[:3, 3]
-    return f"{'RAS'[plane.across]} {place[plane.across]:+.0f} mm"
+    return f"{'RAS'[plane.across]} {round(float(place[plane.across])):+d} mm"
 
 
 @cache
