@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -459,6 +460,27 @@ class HelpTests(CommandTestCase):
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
         )
         self.assertEqual(done.stdout.split(), ["[]", "False"])
+
+    def test_nobodyReads(self) -> None:
+        """Where whoever read its output has gone, it says nothing and ends as shells have it, not as for findings."""
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+        code = (
+            "import sys; from fr_twisted.command import desk, main;"
+            "desk.run = lambda given, work: print(given.command) or 0; sys.exit(main.main(sys.argv[1:]))"
+        )
+        for arguments in (["verify", "--json"], ["verify", "--help"], ["--help"]):
+            reads, writes = os.pipe()
+            os.close(reads)
+            done = subprocess.run(
+                [sys.executable, "-c", code, *arguments],
+                stdout=writes,
+                stderr=subprocess.PIPE,
+                env=environment,
+                timeout=60,
+                check=False,
+            )
+            os.close(writes)
+            self.assertEqual((done.returncode, done.stderr), (141, b""), arguments)
 
 
 class WorkerTests(CommandTestCase):
