@@ -50,10 +50,18 @@ class Completion:
 
     async def complete(self, claim: Claim, report: NewReport) -> BrainReport:
         """Complete, as `IScans.complete` says."""
-        begun = self._mongo.monotonic()
         document = await self._document(claim, report)
         payload_id = document["payload_id"]
         await self._garbage.add(payload_id, claim)
+        try:
+            return await self._completed(claim, report, document)
+        except (StaleTokenError, StoreError):
+            # If we were stopped for long, the cleaner was here before these bytes, and looks for them no more.
+            self._mongo.in_background("give up a payload", self._garbage.add(payload_id, claim))
+            raise
+
+    async def _completed(self, claim: Claim, report: NewReport, document: Doc) -> BrainReport:
+        begun, payload_id = self._mongo.monotonic(), document["payload_id"]
         await self._payloads.write_all(payload_id, report.bundle)
         if self._mongo.monotonic() - begun > GRACE_SECONDS / 2:
             raise StoreError(f"{report.report_id}: the store was too slow to write the report")

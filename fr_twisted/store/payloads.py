@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from fr_twisted.model import CHUNK_SIZE, chunk_count
 from fr_twisted.store.connection import Mongo
-from fr_twisted.store.indexes import CHUNKS, UPLOADS, chunk_window
+from fr_twisted.store.indexes import CHUNKS, GARBAGE, UPLOADS, chunk_window
 from fr_twisted.store.interfaces import ConflictError, IPayloads, PayloadMissingError, StoreError
 
 T = TypeVar("T")
@@ -211,13 +211,16 @@ class MongoPayloads:
         """Write that the upload is alive; tell whether it is there.
 
         The account of an upload that is not there is closed: its chunks may be deleted at any time, whatever was
-        written before.
+        written before. They may have been deleted already, and some written since, by a process that was stopped for
+        long: so they are listed as garbage once more. The cleaner spares those that are a scan's by now.
         """
         change = {"$currentDate": {"touched_at": True}, "$max": {"kept": tally.kept}}
         upload = {"_id": tally.scan_id, "payload_id": payload_id}
         asked = self._mongo.monotonic()
         if not await self._mongo.update("note an upload", UPLOADS, upload, change):
             self.closed(payload_id)
+            since: dict[str, Any] = {"$currentDate": {"since": True}}
+            await self._mongo.update("give up a payload", GARBAGE, {"_id": payload_id}, since, upsert=True)
             return False
         tally.touched = max(tally.touched, asked)
         return True

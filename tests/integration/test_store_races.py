@@ -12,8 +12,8 @@ from zope.interface import provider
 from fr_twisted.model import CHUNK_SIZE, ScanState
 from fr_twisted.store import completion, payloads, uploads
 from fr_twisted.store.connection import Mongo
-from fr_twisted.store.indexes import GARBAGE, REPORTS, SCANS, UPLOADS
-from fr_twisted.store.interfaces import NewScan, PayloadMissingError, StoreError
+from fr_twisted.store.indexes import CHUNKS, GARBAGE, REPORTS, SCANS, UPLOADS
+from fr_twisted.store.interfaces import NewScan, PayloadMissingError, StaleTokenError, StoreError
 from fr_twisted.store.mongo import MongoStore
 from tests.integration.test_store_faults import bench_of, documents, pause
 from tests.store_behaviour import LONG, NODE, Bench, content, new_report
@@ -278,6 +278,56 @@ async def test_completion_repeated_after_success(database_uri: str) -> None:
         await pause(0.05)
         assert await bench.store.scans().clean(86400) == 1
         assert len(await bench.store.payloads().read_chunks(first.payload_id, 0, 1)) == 1
+
+
+# --- late finishers
+
+
+async def test_late_chunk_is_removed(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A HUB that was stopped until its upload was given up and removed leaves no chunk behind."""
+    async with bench_of(database_uri, "A") as late, bench_of(database_uri, "B") as cleaner:
+        upload = await late.begin(late.new_scan(size=3 * CHUNK_SIZE))
+        await late.write(upload, "a", 0)
+        await pause(0.05)
+        assert await cleaner.store.scans().clean(0) == 1
+        assert documents(database_uri, GARBAGE) == []
+        monkeypatch.setattr(payloads, "TOUCH_SECONDS", 0.0)
+        await late.write(upload, "a", 1)
+        await pause(0.1)
+        assert await cleaner.store.scans().clean(86400) == 1
+        assert documents(database_uri, CHUNKS) == []
+        # At the end it learns that it was given up, and what came after the first look goes too.
+        await late.write(upload, "a", 2)
+        with pytest.raises(PayloadMissingError, match="given up"):
+            await late.store.scans().commit(upload)
+        await pause(0.05)
+        assert await cleaner.store.scans().clean(86400) == 1
+        assert documents(database_uri, CHUNKS) == []
+
+
+async def test_late_report_is_removed(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BRAIN that was stopped before it wrote its report, until another had done the scan, leaves no bytes."""
+    async with bench_of(database_uri, "A") as late, bench_of(database_uri, "B") as other:
+        await late.keep()
+        claim = await late.claim(0.05)
+        store = late.store.payloads()
+        write_all = store.write_all  # type: ignore[attr-defined]
+
+        async def stopped(*arguments: Any) -> None:
+            await pause(0.1)
+            await other.store.scans().complete(await other.claim(), new_report())
+            await pause(0.05)
+            assert await other.store.scans().clean(86400) == 1
+            await write_all(*arguments)
+
+        monkeypatch.setattr(store, "write_all", stopped)
+        with pytest.raises(StaleTokenError):
+            await late.store.scans().complete(claim, new_report(size=2000))
+        await pause(0.05)
+        assert await other.store.scans().clean(86400) == 1
+        report = await other.stored("report-a")
+        used = {report.payload_id, (await other.scan()).payload_id}
+        assert {chunk["files_id"] for chunk in documents(database_uri, CHUNKS)} == used
 
 
 # --- our own queue
