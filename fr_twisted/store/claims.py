@@ -32,6 +32,9 @@ _HEAD = {
 }
 _LOOK = "look for scans to analyse"
 
+MOST_ENDED = 1000
+"""Leases that ended of which the most urgent are taken first: as many as BRAINs may have had at the same time."""
+
 FIRST_UNDO_PAUSE = 0.5
 LONGEST_UNDO_PAUSE = 15.0
 """Seconds between attempts to give back a claim whose answer was lost, at first and at most."""
@@ -84,7 +87,8 @@ class Claims:
 
     async def _ended(self, analysis: str | None, now: datetime) -> tuple[list[Doc], bool]:
         query, order = lease_ended(analysis, now), (("lease.expires_at", 1),)
-        found = await self._mongo.find(_LOOK, SCANS, query, limit=LIMIT, projection=_HEAD, sort=order)
+        # By expiry, as the index has them: the urgent ones may be the last, after the end of a whole farm of BRAINs.
+        found = await self._mongo.find(_LOOK, SCANS, query, limit=MOST_ENDED, projection=_HEAD, sort=order)
         return found, False
 
     async def _search(self, analysis: str | None, priority: int | None, before: datetime | None) -> list[Doc]:
