@@ -10,6 +10,7 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from pydantic import ValidationError
 from twisted.internet.defer import Deferred, DeferredList
 
 from fr_twisted.model import ScanState, chunk_count, utc_text
@@ -131,6 +132,24 @@ class Verifier:
             self._checked.removed += 1
         elif judge.scan_damage(document) is None:
             await self._payload(SCANS, document)
+        if isinstance(document.get("pending_report"), Mapping):
+            await self._pending(document["_id"], document["pending_report"])
+
+    async def _pending(self, scan_id: str, report: Doc) -> None:
+        """Look at the payload of a report that stands in the document of its scan still."""
+        try:
+            payload_id = judge.payload_of(report).payload_id
+        except (KeyError, ValidationError):
+            words = "the report in its document does not say where its bytes are"
+            self._tell(Finding(FindingKind.REPORT_DAMAGED, scan_id, words))
+            return
+        self._checked.payloads += 1
+        findings = await self._of_payload({"_id": scan_id, **report})
+        again = await self._shelves.document(SCANS, scan_id) if findings else None
+        left = None if again is None else again.get("pending_report")
+        if isinstance(left, Mapping) and left.get("payload_id") == payload_id:
+            for finding in findings:
+                self._tell(finding)
 
     def _of_scan(self, document: Doc, has_report: bool) -> list[Finding]:
         damaged = judge.scan_damage(document)

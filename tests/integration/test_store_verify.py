@@ -177,6 +177,15 @@ async def test_pending_report(database_uri: str) -> None:
         seen = await bench.store.operators().look("scan-a")
         assert seen is not None
         assert (seen.report_pending, seen.reports) == (True, ())
+        with client(database_uri) as plain:
+            db = plain.get_default_database()
+            chunk = {"_id": f"{done.payload_id}:0"}
+            db[CHUNKS].update_one(chunk, {"$set": {"data": bytes(1000)}})
+            assert kinds((await verified(bench, Check()))[1]) == [("digest", done.report_id)]
+            db[CHUNKS].delete_one(chunk)
+            assert kinds((await verified(bench, Check()))[1]) == [("chunk-missing", done.report_id)]
+            db[SCANS].update_one({"_id": "scan-a"}, {"$unset": {"pending_report.payload_id": ""}})
+            assert kinds((await verified(bench, Check()))[1]) == [("report-damaged", "scan-a")]
 
 
 async def test_nobody_cleans(database_uri: str) -> None:
