@@ -58,6 +58,10 @@ class MemoryShelves:
         """Return the time of the Clock."""
         return self._store.time()
 
+    async def seen(self, analysis: str) -> datetime | None:
+        """Return when a BRAIN that runs it was last seen."""
+        return self._store.analyses_seen.get(analysis)
+
     async def count(self, collection: str) -> int:
         """Count documents."""
         if collection == CHUNKS:

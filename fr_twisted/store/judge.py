@@ -8,14 +8,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fr_twisted.model import CHUNK_SIZE, BrainReport, BrainScan, PayloadRef, ScanState, chunk_count, utc_text
-from fr_twisted.store.documents import faults
-from fr_twisted.store.ioperators import Finding, FindingKind
+from fr_twisted.store.documents import FIRST_ATTEMPTS, faults
+from fr_twisted.store.ioperators import RECENT, Finding, FindingKind
 
 Doc = Mapping[str, Any]
 Head = tuple[int, int]
 """Number and size of a chunk."""
 
 SHOWN_NUMBERS = 3
+
+WAITS_LONG = timedelta(days=1)
+"""After which a report that its node did not get is told of: a node may be away for a night."""
 
 
 def damage(model: type[BaseModel], document: Doc, kind: FindingKind) -> Finding | None:
@@ -56,6 +59,39 @@ def stuck(document: Doc, now: datetime, grace: timedelta) -> Finding | None:
         return None
     words = f"In Progress, but the lease of {lease['owner']} ended at {utc_text(ended)}: does a BRAIN run?"
     return Finding(FindingKind.STUCK, document["_id"], words)
+
+
+def given_back(document: Doc) -> Finding | None:
+    """Return how often an undamaged scan that waits was released though nothing speaks against it."""
+    times = document.get("given_back") or 0
+    if document["report_generated"] != ScanState.TO_DO or times <= FIRST_ATTEMPTS:
+        return None
+    words = f"To Do, but BRAINs that could not do it gave it back {times} times: {document.get('error')}"
+    return Finding(FindingKind.GIVEN_BACK, document["_id"], words)
+
+
+def analysis_of(document: Doc) -> str | None:
+    """Return the analysis that an undamaged scan which waits asks for."""
+    waits = document["report_generated"] == ScanState.TO_DO
+    found = document["meta"].get("analysis") if waits else None
+    return found if isinstance(found, str) else None
+
+
+def unserved(document: Doc, seen: datetime | None, now: datetime) -> Finding | None:
+    """Return that no BRAIN was seen of late which runs what a scan that waits asks for."""
+    if seen is not None and now - seen <= RECENT:
+        return None
+    when = "was ever seen" if seen is None else f"was seen since {utc_text(seen)}"
+    words = f"To Do, and no BRAIN that runs {analysis_of(document)} {when}"
+    return Finding(FindingKind.UNSERVED, document["_id"], words)
+
+
+def waiting(document: Doc, now: datetime) -> Finding | None:
+    """Return that an undamaged report waits for its node for very long."""
+    if document.get("status") or document.get("refused") or document["created_at"] > now - WAITS_LONG:
+        return None
+    words = f"waits for {document['destination']} since {utc_text(document['created_at'])}: {document.get('error')}"
+    return Finding(FindingKind.REPORT_WAITING, document["_id"], words)
 
 
 def without_report(document: Doc, has_report: bool, now: datetime, grace: timedelta) -> Finding | None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from fr_twisted.store.analyses import last_seen
 from fr_twisted.store.connection import Mongo
 from fr_twisted.store.indexes import CHUNKS, GARBAGE, INDEXES, REPORTS, SCANS, UPLOADS, payloads_between
 from fr_twisted.store.judge import Head
@@ -66,6 +67,10 @@ class MongoShelves:
             if await self._mongo.find_one("look for a report", REPORTS, {"scan_id": scan_id}, {"_id": 1}):
                 found.add(scan_id)
         return found
+
+    async def seen(self, analysis: str) -> datetime | None:
+        """Return when a BRAIN that runs it was last seen."""
+        return (await last_seen(self._mongo, [analysis])).get(analysis)
 
     async def heads(self, payload_id: str) -> list[Head]:
         """Return number and size of chunks."""

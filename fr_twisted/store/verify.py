@@ -47,6 +47,9 @@ class Shelves(Protocol):
     async def reported(self, scan_ids: Sequence[str]) -> set[str]:
         """Return those of the scans that have a report."""
 
+    async def seen(self, analysis: str) -> datetime | None:
+        """Return when a BRAIN that runs it was last seen."""
+
     async def heads(self, payload_id: str) -> list[judge.Head]:
         """Return number and size of every chunk of a payload."""
 
@@ -79,6 +82,8 @@ class Verifier:
         self._grace = timedelta(seconds=check.grace_seconds)
         self._now = datetime.min
         self._checked = Checked()
+        self._seen: dict[str, datetime | None] = {}
+        """When a BRAIN that runs an analysis was last seen."""
 
     async def run(self) -> Checked:
         """Look at everything; return how much that was."""
@@ -132,8 +137,21 @@ class Verifier:
             self._checked.removed += 1
         elif judge.scan_damage(document) is None:
             await self._payload(SCANS, document)
+            await self._waits(document)
         if isinstance(document.get("pending_report"), Mapping):
             await self._pending(document["_id"], document["pending_report"])
+
+    async def _waits(self, document: Doc) -> None:
+        """Look for what an undamaged scan waits for in vain."""
+        found, analysis = judge.given_back(document), judge.analysis_of(document)
+        if found is not None:
+            self._tell(found)
+        if analysis is not None:
+            if analysis not in self._seen:
+                self._seen[analysis] = await self._shelves.seen(analysis)
+            found = judge.unserved(document, self._seen[analysis], self._now)
+            if found is not None:
+                self._tell(found)
 
     async def _pending(self, scan_id: str, report: Doc) -> None:
         """Look at the payload of a report that stands in the document of its scan still."""
@@ -174,6 +192,9 @@ class Verifier:
         if await self._shelves.document(SCANS, document["scan_id"]) is None:
             words = f"there is no scan {document['scan_id']}"
             self._tell(Finding(FindingKind.REPORT_WITHOUT_SCAN, document["_id"], words))
+        waits = judge.waiting(document, self._now)
+        if waits is not None:
+            self._tell(waits)
         await self._payload(REPORTS, document)
 
     # --- payloads

@@ -534,6 +534,30 @@ class VerifyTests(StoreCommandTestCase):
         self.assertTrue(lines[3].startswith("orphan                report-a1.1  "))
         self.assertIn(": 4 findings: 1 chunk-missing, 1 digest, 1 done-without-report, 1 orphan", lines[4])
 
+    def test_warnings(self) -> None:
+        """What waits in vain is told as a warning, for which nothing is unclean."""
+        self.do(self.bench.keep("a"))
+        for _ in range(9):
+            claim = self.do(self.bench.claim())
+            self.successResultOf(self.store.scans().release(claim, "no room", False))
+        self.do(self.bench.keep("b", analysis="lesions"))
+        self.do(self.bench.keep("c", analysis="seen", priority=9))
+        self.store.analyses_seen["seen"] = self.store.time()
+        shown = self.lines("verify")
+        words = "To Do, but BRAINs that could not do it gave it back 9 times: no room"
+        self.assertEqual(shown[0], f"given-back            scan-a  warning: {words}")
+        words = "To Do, and no BRAIN that runs lesions was ever seen"
+        self.assertEqual(shown[1], f"unserved              scan-b  warning: {words}")
+        self.assertTrue(shown[2].endswith(": clean; 2 warnings: 1 given-back, 1 unserved"), shown[2])
+        self.successResultOf(self.store.scans().complete(self.do(self.bench.claim()), new_report()))
+        self.clock.advance(86400.0)
+        found = self.json("verify")
+        self.assertEqual((found["clean"], found["counts"]), (True, {}))
+        self.assertEqual(found["warnings"], {"report-waiting": 1, "unserved": 2})
+        self.assertEqual({finding["warning"] for finding in found["findings"]}, {True})
+        self.store.chunk_docs["x", 0] = b"1"
+        self.assertEqual(self.json("verify", status=1)["counts"], {"orphan": 1})
+
     def test_json(self) -> None:
         """It is one JSON document, clean or not."""
         self.do(self.fill())
