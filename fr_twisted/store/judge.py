@@ -140,6 +140,20 @@ def chunks(item_id: str, size: int, heads: Iterable[Head]) -> list[Finding]:
     ]
 
 
+def kept_chunks(document: Doc, heads: Iterable[Head]) -> list[Finding]:
+    """Return what is wrong with the chunks of an upload, of which those said to be kept alone must be there."""
+    size, kept = document.get("size"), document.get("kept") or 0
+    if not isinstance(size, int) or size < 0:
+        return []
+    there, item_id = dict(heads), str(document["_id"])
+    found = [one for one in chunks(item_id, size, there.items()) if one.kind is not FindingKind.CHUNK_MISSING]
+    gone = [n for n in range(min(kept, chunk_count(size))) if n not in there]
+    if gone:
+        words = f"{_numbers(gone, len(gone))}: missing, of {kept} of an upload that a HUB had said to be kept"
+        found.append(Finding(FindingKind.CHUNK_MISSING, item_id, words))
+    return found
+
+
 def _numbers(numbers: list[int], many: int) -> str:
     """Return ``chunks 3, 4, 7 and 12 more``: the first of so many."""
     shown = ", ".join(map(str, numbers[:SHOWN_NUMBERS]))

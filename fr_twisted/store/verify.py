@@ -241,12 +241,23 @@ class Verifier:
     async def _uploads(self, documents: Sequence[Doc]) -> None:
         before = self._now - timedelta(seconds=self._check.upload_ttl_seconds) - self._grace
         for document in documents:
+            await self._upload(document)
             finding = judge.stale(document, before)
             if finding is None:
                 continue
             again = await self._shelves.document(UPLOADS, document["_id"])
             finding = None if again is None else judge.stale(again, before)
             if finding is not None:
+                self._tell(finding)
+
+    async def _upload(self, document: Doc) -> None:
+        payload_id = document.get("payload_id")
+        if not isinstance(payload_id, str):
+            return
+        findings = judge.kept_chunks(document, await self._shelves.heads(payload_id))
+        again = await self._shelves.document(UPLOADS, document["_id"]) if findings else None
+        if again is not None and again.get("payload_id") == payload_id:
+            for finding in findings:
                 self._tell(finding)
 
     async def _garbage(self) -> None:

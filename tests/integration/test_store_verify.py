@@ -188,6 +188,23 @@ async def test_pending_report(database_uri: str) -> None:
             assert kinds((await verified(bench, Check()))[1]) == [("report-damaged", "scan-a")]
 
 
+async def test_upload_in_progress(database_uri: str) -> None:
+    """Of an upload in progress what is said to be kept must be there, and what is there be of the right size."""
+    async with bench_of(database_uri) as bench:
+        upload = await bench.begin(bench.new_scan(size=4 * CHUNK_SIZE + 5))
+        await bench.write(upload, "a", 0, 1, 3)
+        assert (await verified(bench, Check()))[1] == []
+        with client(database_uri) as plain:
+            db = plain.get_default_database()
+            db[UPLOADS].update_one({"_id": "scan-a"}, {"$set": {"kept": 2}})
+            assert (await verified(bench, Check()))[1] == []
+            db[CHUNKS].delete_one({"_id": f"{upload.payload_id}:1"})
+            db[CHUNKS].update_one({"_id": f"{upload.payload_id}:3"}, {"$set": {"size": 7}})
+        found = (await verified(bench, Check()))[1]
+        assert kinds(found) == [("chunk-size", "scan-a"), ("chunk-missing", "scan-a")]
+        assert found[1].detail == "chunk 1: missing, of 2 of an upload that a HUB had said to be kept"
+
+
 async def test_nobody_cleans(database_uri: str) -> None:
     """Uploads and given up payloads that should have been removed long ago are found, the payloads all in one."""
     async with bench_of(database_uri) as bench:
