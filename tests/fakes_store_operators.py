@@ -58,6 +58,10 @@ class MemoryShelves:
         """Return the time of the Clock."""
         return self._store.time()
 
+    async def seen(self, analysis: str) -> datetime | None:
+        """Return when a BRAIN that runs it was last seen."""
+        return self._store.analyses_seen.get(analysis)
+
     async def count(self, collection: str) -> int:
         """Count documents."""
         if collection == CHUNKS:
@@ -101,10 +105,6 @@ class MemoryShelves:
     async def reported(self, scan_ids: Sequence[str]) -> set[str]:
         """Return scans that have a report."""
         return {report.scan_id for report in self._store.report_docs.values()} & set(scan_ids)
-
-    async def last_seen(self, analysis: str) -> datetime | None:
-        """Return when a BRAIN with an analysis was last seen."""
-        return self._store.analyses_seen.get(analysis)
 
     async def heads(self, payload_id: str) -> list[tuple[int, int]]:
         """Return number and size of chunks."""

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 
 from fr_twisted import __version__
 from fr_twisted.command import analyse, archives, resend, retry, rules, scans, series, show, status, verify
-from fr_twisted.command.trouble import GONE, WRONG, CommandError
+from fr_twisted.command.trouble import WRONG, CommandError
 
 COMMANDS = (analyse, status, scans, show, retry, resend, verify, rules, series, archives)
 
 INTERRUPTED = 130
 """As shells have it: 128 and the number of SIGINT."""
+
+NOBODY_READS = 141
+"""And of SIGPIPE: whoever read the output went away, as ``head`` does; nothing is said of what was looked for."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,8 +43,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (``sys.argv``'s, unless others are given) and return the exit status."""
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        # let nothing more be written to it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     whole = parser()
-    given = whole.parse_args(arguments)
+    try:
+        given = whole.parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()  # a help text
+        raise
     if given.command is None:
         whole.print_help(sys.stderr)
         return WRONG
@@ -60,7 +76,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"fr {given.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # whoever read the output has gone: let nothing more be written to it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return GONE

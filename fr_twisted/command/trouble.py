@@ -3,9 +3,6 @@
 BROKEN = 1
 """Exit status: something broke that should not."""
 
-GONE = 141
-"""Exit status: who read the output went away, as when SIGPIPE ends a program (128 and its number)."""
-
 WRONG = 2
 """Exit status: bad usage, or an input that cannot be used."""
 

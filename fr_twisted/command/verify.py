@@ -21,16 +21,21 @@ Units may go on working meanwhile. Each finding is one line as soon as it is fou
   chunk-missing, chunk-size, chunk-extra   chunks of a payload
   digest                         bytes that have another SHA-256 than when they were received or made
   stuck                          In Progress, but the lease ended long ago, or there is none
-  unserved                       To Do, and no BRAIN that runs the analysis it asks for was seen
   done-without-report, report-without-scan
   report-pending                 a report that nobody puts in its place
   upload-stale, garbage-overdue  what a HUB should have cleaned up
   orphan                         chunks that belong to nothing
   index-missing                  an index of the database
 
+Warnings, of what is whole but waits for somebody to do something:
+
+  unserved                       To Do, and no BRAIN that runs its analysis was seen in the last hour
+  given-back                     To Do, and BRAINs gave it back again and again, for troubles of their own
+  report-waiting                 a report that its node did not get for a day
+
 """
 STATUS = """\
-  0  everything is as it should be
+  0  everything is as it should be; there may be warnings
   1  something is not
   2  bad usage, or the store cannot be reached, or not to the end: the reason is on standard error
 """
@@ -85,7 +90,7 @@ async def work(at: desk.Desk) -> int:
     finally:
         progress.clear()
     printed.end(checked, monotonic() - begun)
-    return 1 if checked.findings else 0
+    return 0 if checked.is_clean else 1
 
 
 class Progress:
@@ -124,8 +129,12 @@ class TextFindings:
 
     def add(self, finding: "Finding") -> None:
         """Print one."""
-        kind = self._out.paint(f"{finding.kind:{WIDE}}", "red")
-        self._out.say(GAP.join((kind, clean(finding.id), clean(finding.detail))))
+        from fr_twisted.store.ioperators import WARNINGS
+
+        warns = finding.kind in WARNINGS
+        kind = self._out.paint(f"{finding.kind:{WIDE}}", "yellow" if warns else "red")
+        detail = ("warning: " if warns else "") + clean(finding.detail)
+        self._out.say(GAP.join((kind, clean(finding.id), detail)))
         self._out.stream.flush()
 
     def end(self, checked: "Checked", seconds: float) -> None:
@@ -134,7 +143,9 @@ class TextFindings:
 
         out = self._out
         kinds = ", ".join(f"{number(count)} {kind}" for kind, count in counts_of(checked).items())
-        in_all = sum(checked.findings.values())
+        in_all = sum(counts_of(checked).values())
+        warned = counts_of(checked, warnings=True)
+        warnings = ", ".join(f"{number(count)} {kind}" for kind, count in warned.items())
         result = (
             out.paint(f"{several(in_all, 'finding')}: {kinds}", "red")
             if in_all
@@ -146,6 +157,7 @@ class TextFindings:
             f"{several(checked.scans, 'scan')}, {several(checked.reports, 'report')}, "
             f"{several(checked.uploads, 'upload')}; {several(checked.payloads, 'payload')}{removed}, "
             f"{size(checked.bytes_hashed)} hashed, in {took}: {result}"
+            + (f"; {several(sum(warned.values()), 'warning')}: {warnings}" if warned else "")
         )
 
 
@@ -159,7 +171,10 @@ class JsonFindings:
 
     def add(self, finding: "Finding") -> None:
         """Write one."""
-        members = {"kind": finding.kind, "id": finding.id, "detail": finding.detail}
+        from fr_twisted.store.ioperators import WARNINGS
+
+        members: dict[str, object] = {"kind": finding.kind, "id": finding.id, "detail": finding.detail}
+        members["warning"] = finding.kind in WARNINGS
         self._stream.write(("" if self._first else ",") + "\n    " + json.dumps(members, ensure_ascii=False))
         self._first = False
 
@@ -176,8 +191,9 @@ class JsonFindings:
             "bytes_hashed": checked.bytes_hashed,
         }
         rest = {
-            "clean": not checked.findings,
+            "clean": checked.is_clean,
             "counts": counts_of(checked),
+            "warnings": counts_of(checked, warnings=True),
             "checked": counts,
             "seconds": round(seconds, 3),
         }

@@ -190,7 +190,6 @@ class FindingKind(StrEnum):
     CHUNK_EXTRA = "chunk-extra"
     DIGEST = "digest"
     STUCK = "stuck"
-    UNSERVED = "unserved"
     DONE_WITHOUT_REPORT = "done-without-report"
     REPORT_PENDING = "report-pending"
     REPORT_WITHOUT_SCAN = "report-without-scan"
@@ -198,6 +197,13 @@ class FindingKind(StrEnum):
     ORPHAN = "orphan"
     GARBAGE_OVERDUE = "garbage-overdue"
     INDEX_MISSING = "index-missing"
+    UNSERVED = "unserved"
+    GIVEN_BACK = "given-back"
+    REPORT_WAITING = "report-waiting"
+
+
+WARNINGS = frozenset({FindingKind.UNSERVED, FindingKind.GIVEN_BACK, FindingKind.REPORT_WAITING})
+"""Findings of what is whole, but waits for somebody to do something."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +241,11 @@ class Checked:
     removed: int = 0
     """Scans whose payload was removed on purpose."""
     findings: dict[FindingKind, int] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found, or warnings alone."""
+        return WARNINGS.issuperset(self.findings)
 
 
 Progress = Callable[[str, int, int], None]
@@ -278,6 +289,7 @@ class IOperators(Interface):
         """
 
 
-def counts_of(checked: Checked) -> Mapping[str, int]:
-    """Return the findings by kind, as plain text to number."""
-    return {kind.value: count for kind, count in sorted(checked.findings.items())}
+def counts_of(checked: Checked, warnings: bool = False) -> Mapping[str, int]:
+    """Return the findings, or the warnings, by kind, as plain text to number."""
+    found = sorted(checked.findings.items())
+    return {kind.value: count for kind, count in found if (kind in WARNINGS) is warnings}

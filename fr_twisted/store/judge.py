@@ -8,9 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fr_twisted.model import CHUNK_SIZE, BrainReport, BrainScan, PayloadRef, ScanState, chunk_count, utc_text
-from fr_twisted.store.analyses import NOTED_EVERY
-from fr_twisted.store.documents import faults
-from fr_twisted.store.ioperators import Finding, FindingKind
+from fr_twisted.store.documents import FIRST_ATTEMPTS, faults
+from fr_twisted.store.ioperators import RECENT, Finding, FindingKind
 
 Doc = Mapping[str, Any]
 Head = tuple[int, int]
@@ -18,8 +17,8 @@ Head = tuple[int, int]
 
 SHOWN_NUMBERS = 3
 
-LEAST_UNSEEN = timedelta(seconds=2 * NOTED_EVERY)
-"""A BRAIN that lives is noted more often."""
+WAITS_LONG = timedelta(days=1)
+"""After which a report that its node did not get is told of: a node may be away for a night."""
 
 
 def damage(model: type[BaseModel], document: Doc, kind: FindingKind) -> Finding | None:
@@ -62,16 +61,37 @@ def stuck(document: Doc, now: datetime, grace: timedelta) -> Finding | None:
     return Finding(FindingKind.STUCK, document["_id"], words)
 
 
-def unserved(document: Doc, seen: datetime | None, now: datetime, grace: timedelta) -> Finding | None:
-    """Return what an undamaged scan waits for, if no BRAIN that runs its analysis was ``seen`` for so long."""
-    analysis, before = document["meta"].get("analysis"), now - max(grace, LEAST_UNSEEN)
-    if document["report_generated"] != ScanState.TO_DO or analysis is None:
+def given_back(document: Doc) -> Finding | None:
+    """Return how often an undamaged scan that waits was released though nothing speaks against it."""
+    times = document.get("given_back") or 0
+    if document["report_generated"] != ScanState.TO_DO or times <= FIRST_ATTEMPTS:
         return None
-    if document["received_at"] >= before or (seen is not None and seen >= before):
+    words = f"To Do, but BRAINs that could not do it gave it back {times} times: {document.get('error')}"
+    return Finding(FindingKind.GIVEN_BACK, document["_id"], words)
+
+
+def analysis_of(document: Doc) -> str | None:
+    """Return the analysis that an undamaged scan which waits asks for."""
+    waits = document["report_generated"] == ScanState.TO_DO
+    found = document["meta"].get("analysis") if waits else None
+    return found if isinstance(found, str) else None
+
+
+def unserved(document: Doc, seen: datetime | None, now: datetime) -> Finding | None:
+    """Return that no BRAIN was seen of late which runs what a scan that waits asks for."""
+    if seen is not None and now - seen <= RECENT:
         return None
-    when = "never seen" if seen is None else f"last seen at {utc_text(seen)}"
-    words = f"To Do, but a BRAIN that runs its analysis {analysis} was {when}"
+    when = "was ever seen" if seen is None else f"was seen since {utc_text(seen)}"
+    words = f"To Do, and no BRAIN that runs {analysis_of(document)} {when}"
     return Finding(FindingKind.UNSERVED, document["_id"], words)
+
+
+def waiting(document: Doc, now: datetime) -> Finding | None:
+    """Return that an undamaged report waits for its node for very long."""
+    if document.get("status") or document.get("refused") or document["created_at"] > now - WAITS_LONG:
+        return None
+    words = f"waits for {document['destination']} since {utc_text(document['created_at'])}: {document.get('error')}"
+    return Finding(FindingKind.REPORT_WAITING, document["_id"], words)
 
 
 def without_report(document: Doc, has_report: bool, now: datetime, grace: timedelta) -> Finding | None:
@@ -118,6 +138,20 @@ def chunks(item_id: str, size: int, heads: Iterable[Head]) -> list[Finding]:
         for kind, numbers, many, words in parts
         if numbers
     ]
+
+
+def kept_chunks(document: Doc, heads: Iterable[Head]) -> list[Finding]:
+    """Return what is wrong with the chunks of an upload, of which those said to be kept alone must be there."""
+    size, kept = document.get("size"), document.get("kept") or 0
+    if not isinstance(size, int) or size < 0:
+        return []
+    there, item_id = dict(heads), str(document["_id"])
+    found = [one for one in chunks(item_id, size, there.items()) if one.kind is not FindingKind.CHUNK_MISSING]
+    gone = [n for n in range(min(kept, chunk_count(size))) if n not in there]
+    if gone:
+        words = f"{_numbers(gone, len(gone))}: missing, of {kept} of an upload that a HUB had said to be kept"
+        found.append(Finding(FindingKind.CHUNK_MISSING, item_id, words))
+    return found
 
 
 def _numbers(numbers: list[int], many: int) -> str:

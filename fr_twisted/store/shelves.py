@@ -68,8 +68,8 @@ class MongoShelves:
                 found.add(scan_id)
         return found
 
-    async def last_seen(self, analysis: str) -> datetime | None:
-        """Return when a BRAIN with an analysis was last seen."""
+    async def seen(self, analysis: str) -> datetime | None:
+        """Return when a BRAIN that runs it was last seen."""
         return (await last_seen(self._mongo, [analysis])).get(analysis)
 
     async def heads(self, payload_id: str) -> list[Head]:

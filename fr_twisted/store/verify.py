@@ -47,8 +47,8 @@ class Shelves(Protocol):
     async def reported(self, scan_ids: Sequence[str]) -> set[str]:
         """Return those of the scans that have a report."""
 
-    async def last_seen(self, analysis: str) -> datetime | None:
-        """Return when a BRAIN with an analysis was last seen; None: never."""
+    async def seen(self, analysis: str) -> datetime | None:
+        """Return when a BRAIN that runs it was last seen."""
 
     async def heads(self, payload_id: str) -> list[judge.Head]:
         """Return number and size of every chunk of a payload."""
@@ -82,6 +82,8 @@ class Verifier:
         self._grace = timedelta(seconds=check.grace_seconds)
         self._now = datetime.min
         self._checked = Checked()
+        self._seen: dict[str, datetime | None] = {}
+        """When a BRAIN that runs an analysis was last seen."""
 
     async def run(self) -> Checked:
         """Look at everything; return how much that was."""
@@ -122,52 +124,60 @@ class Verifier:
         await _together([self._scan(document, document["_id"] in reported) for document in documents])
 
     async def _scan(self, document: Doc, has_report: bool) -> None:
-        findings = await self._of_scan(document, has_report)
+        findings = self._of_scan(document, has_report)
         if findings:
             again = await self._shelves.document(SCANS, document["_id"])
             if again is None:
                 return
             has_report = bool(await self._shelves.reported([document["_id"]]))
-            findings = await self._of_scan(again, has_report)
+            findings = self._of_scan(again, has_report)
         for finding in findings:
             self._tell(finding)
         if document.get("payload_removed_at") is not None:
             self._checked.removed += 1
         elif judge.scan_damage(document) is None:
             await self._payload(SCANS, document)
+            await self._waits(document)
         if isinstance(document.get("pending_report"), Mapping):
             await self._pending(document["_id"], document["pending_report"])
 
-    async def _of_scan(self, document: Doc, has_report: bool) -> list[Finding]:
+    async def _waits(self, document: Doc) -> None:
+        """Look for what an undamaged scan waits for in vain."""
+        found, analysis = judge.given_back(document), judge.analysis_of(document)
+        if found is not None:
+            self._tell(found)
+        if analysis is not None:
+            if analysis not in self._seen:
+                self._seen[analysis] = await self._shelves.seen(analysis)
+            found = judge.unserved(document, self._seen[analysis], self._now)
+            if found is not None:
+                self._tell(found)
+
+    async def _pending(self, scan_id: str, report: Doc) -> None:
+        """Look at the payload of a report that stands in the document of its scan still."""
+        try:
+            payload_id = judge.payload_of(report).payload_id
+        except (KeyError, ValidationError):
+            words = "the report in its document does not say where its bytes are"
+            self._tell(Finding(FindingKind.REPORT_DAMAGED, scan_id, words))
+            return
+        self._checked.payloads += 1
+        findings = await self._of_payload({"_id": scan_id, **report})
+        again = await self._shelves.document(SCANS, scan_id) if findings else None
+        left = None if again is None else again.get("pending_report")
+        if isinstance(left, Mapping) and left.get("payload_id") == payload_id:
+            for finding in findings:
+                self._tell(finding)
+
+    def _of_scan(self, document: Doc, has_report: bool) -> list[Finding]:
         damaged = judge.scan_damage(document)
         if damaged is not None:
             return [damaged]
         found = (
             judge.stuck(document, self._now, self._grace),
-            judge.unserved(document, await self._seen(document), self._now, self._grace),
             judge.without_report(document, has_report, self._now, self._grace),
         )
         return [finding for finding in found if finding is not None]
-
-    async def _seen(self, document: Doc) -> datetime | None:
-        analysis = document["meta"].get("analysis")
-        waits = analysis is not None and document["report_generated"] == ScanState.TO_DO
-        return await self._shelves.last_seen(analysis) if waits else None
-
-    async def _pending(self, scan_id: str, report: Doc) -> None:
-        """Look at the bytes of a report that stands in its scan's own document still."""
-        try:
-            judge.payload_of(report)
-        except (KeyError, ValidationError):
-            words = f"the report in the document of {scan_id} does not tell where its bytes are"
-            self._tell(Finding(FindingKind.REPORT_DAMAGED, str(report.get("_id")), words))
-            return
-        self._checked.payloads += 1
-        findings = await self._of_payload(report)
-        again = await self._shelves.document(SCANS, scan_id) if findings else None
-        if again is not None and again.get("pending_report", {}).get("payload_id") == report["payload_id"]:
-            for finding in findings:
-                self._tell(finding)
 
     # --- reports
 
@@ -182,6 +192,9 @@ class Verifier:
         if await self._shelves.document(SCANS, document["scan_id"]) is None:
             words = f"there is no scan {document['scan_id']}"
             self._tell(Finding(FindingKind.REPORT_WITHOUT_SCAN, document["_id"], words))
+        waits = judge.waiting(document, self._now)
+        if waits is not None:
+            self._tell(waits)
         await self._payload(REPORTS, document)
 
     # --- payloads
@@ -228,12 +241,23 @@ class Verifier:
     async def _uploads(self, documents: Sequence[Doc]) -> None:
         before = self._now - timedelta(seconds=self._check.upload_ttl_seconds) - self._grace
         for document in documents:
+            await self._upload(document)
             finding = judge.stale(document, before)
             if finding is None:
                 continue
             again = await self._shelves.document(UPLOADS, document["_id"])
             finding = None if again is None else judge.stale(again, before)
             if finding is not None:
+                self._tell(finding)
+
+    async def _upload(self, document: Doc) -> None:
+        payload_id = document.get("payload_id")
+        if not isinstance(payload_id, str):
+            return
+        findings = judge.kept_chunks(document, await self._shelves.heads(payload_id))
+        again = await self._shelves.document(UPLOADS, document["_id"]) if findings else None
+        if again is not None and again.get("payload_id") == payload_id:
+            for finding in findings:
                 self._tell(finding)
 
     async def _garbage(self) -> None:

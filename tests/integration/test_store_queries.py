@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -243,6 +244,36 @@ async def test_unique_index_made_later(database_uri: str) -> None:
             plain.get_default_database()["brain_reports"].drop_index(name)
         assert await bench.store.scans().repair() == 1
         assert (await bench.stored("report-b")).scan_id == "scan-b"
+
+
+async def test_urgent_among_ended_leases(database_uri: str) -> None:
+    """Of more scans than a list holds whose leases ended, the most urgent is claimed first, not the first to end."""
+    async with bench_of(database_uri) as bench:
+        await bench.keep("z", priority=9)
+        with client(database_uri) as plain:
+            scans = plain.get_default_database()["brain_scans"]
+            urgent = scans.find_one({"_id": "scan-z"})
+            assert urgent is not None
+            ended = {"report_generated": "In Progress", "token": 1}
+            many = [
+                {
+                    **urgent,
+                    **ended,
+                    "_id": f"scan-{n}",
+                    "priority": 5,
+                    "lease": _lease(EPOCH + timedelta(seconds=n)),
+                }
+                for n in range(150)
+            ]
+            scans.insert_many(many)
+            scans.update_one(
+                {"_id": "scan-z"}, {"$set": {**ended, "lease": _lease(EPOCH + timedelta(days=1))}}
+            )
+        assert (await bench.claim()).scan.scan_id == "scan-z"
+
+
+def _lease(expires_at: datetime) -> dict[str, Any]:
+    return {"owner": "brain-0", "token": 1, "expires_at": expires_at}
 
 
 async def test_claims_beside_a_long_queue(database_uri: str) -> None:

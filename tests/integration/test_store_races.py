@@ -1,7 +1,6 @@
 """The store when things happen at the wrong moment: a cleaner beside receivers and workers, answers that are lost."""
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -471,23 +470,6 @@ async def test_undo_spares_a_later_claim(database_uri: str, monkeypatch: pytest.
         await pause(0.2)
         await bench.store.scans().renew(claim, LONG)
         assert (await bench.scan()).attempts == 1
-
-
-async def test_urgent_among_many_ended_leases(database_uri: str) -> None:
-    """When many BRAINs died at once, the most urgent of their scans is the first to be claimed again."""
-    async with bench_of(database_uri) as bench:
-        await bench.keep()
-        await bench.claim(0.05)
-        with client(database_uri) as plain:
-            scans = plain.get_default_database()[SCANS]
-            (one,) = scans.find()
-            lease = one["lease"]
-            lease["expires_at"] -= timedelta(hours=1)
-            for number in range(120):
-                lease["expires_at"] += timedelta(seconds=1)
-                scans.insert_one({**one, "_id": f"scan-{number}", "priority": 9 if number == 119 else 5})
-        await pause(0.1)
-        assert (await bench.claim()).scan.scan_id == "scan-119"
 
 
 async def test_undo_waits_for_the_store(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

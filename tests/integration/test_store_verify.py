@@ -1,7 +1,7 @@
 """`verify` on a live server: damage of every kind is found, and what others do meanwhile is not."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -128,13 +128,6 @@ DAMAGE: dict[str, tuple[Damage, list[tuple[str, str]]]] = {
         lambda db: db[SCANS].update_one({"_id": "scan-prog"}, {"$set": {"lease": None}}),
         [("stuck", "scan-prog")],
     ),
-    "nobody runs the analysis that it asks for": (
-        lambda db: db[SCANS].update_one(
-            {"_id": "scan-todo"},
-            {"$set": {"meta.analysis": "x", "received_at": datetime(2026, 1, 1, tzinfo=UTC)}},
-        ),
-        [("unserved", "scan-todo")],
-    ),
     "an index is gone": (
         lambda db: db[CHUNKS].drop_index("files_id_1_n_1_size_1"),
         [("index-missing", "brain_chunks.files_id_1_n_1_size_1")],
@@ -184,22 +177,32 @@ async def test_pending_report(database_uri: str) -> None:
         seen = await bench.store.operators().look("scan-a")
         assert seen is not None
         assert (seen.report_pending, seen.reports) == (True, ())
-
-
-async def test_damage_of_a_pending_report(database_uri: str) -> None:
-    """The bytes of a report in its scan's own document are looked at too, and whether it tells where they are."""
-    async with bench_of(database_uri) as bench:
-        done = await bench.report()
         with client(database_uri) as plain:
             db = plain.get_default_database()
-            document = db[REPORTS].find_one_and_delete({"_id": done.report_id})
-            assert document is not None
-            pending = {"pending_report": document, "pending_at": document["created_at"]}
-            db[SCANS].update_one({"_id": "scan-a"}, {"$set": pending})
-            db[CHUNKS].update_one({"files_id": done.payload_id}, {"$set": {"data": bytes(1000)}})
+            chunk = {"_id": f"{done.payload_id}:0"}
+            db[CHUNKS].update_one(chunk, {"$set": {"data": bytes(1000)}})
             assert kinds((await verified(bench, Check()))[1]) == [("digest", done.report_id)]
-            db[SCANS].update_one({"_id": "scan-a"}, {"$set": {"pending_report.size": "much"}})
-            assert kinds((await verified(bench, Check()))[1]) == [("report-damaged", done.report_id)]
+            db[CHUNKS].delete_one(chunk)
+            assert kinds((await verified(bench, Check()))[1]) == [("chunk-missing", done.report_id)]
+            db[SCANS].update_one({"_id": "scan-a"}, {"$unset": {"pending_report.payload_id": ""}})
+            assert kinds((await verified(bench, Check()))[1]) == [("report-damaged", "scan-a")]
+
+
+async def test_upload_in_progress(database_uri: str) -> None:
+    """Of an upload in progress what is said to be kept must be there, and what is there be of the right size."""
+    async with bench_of(database_uri) as bench:
+        upload = await bench.begin(bench.new_scan(size=4 * CHUNK_SIZE + 5))
+        await bench.write(upload, "a", 0, 1, 3)
+        assert (await verified(bench, Check()))[1] == []
+        with client(database_uri) as plain:
+            db = plain.get_default_database()
+            db[UPLOADS].update_one({"_id": "scan-a"}, {"$set": {"kept": 2}})
+            assert (await verified(bench, Check()))[1] == []
+            db[CHUNKS].delete_one({"_id": f"{upload.payload_id}:1"})
+            db[CHUNKS].update_one({"_id": f"{upload.payload_id}:3"}, {"$set": {"size": 7}})
+        found = (await verified(bench, Check()))[1]
+        assert kinds(found) == [("chunk-size", "scan-a"), ("chunk-missing", "scan-a")]
+        assert found[1].detail == "chunk 1: missing, of 2 of an upload that a HUB had said to be kept"
 
 
 async def test_nobody_cleans(database_uri: str) -> None:

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fr_twisted.command import columns, desk, main
 from fr_twisted.command.trouble import CommandError
 from fr_twisted.config import OperatorSettings
-from fr_twisted.model import CHUNK_SIZE, ScanState, utc_text
+from fr_twisted.model import CHUNK_SIZE, ScanState
 from fr_twisted.store.interfaces import StoreUnusableError
 from tests.fakes_store import START, MemoryStore
 from tests.store_behaviour import Bench, new_report
@@ -534,6 +534,30 @@ class VerifyTests(StoreCommandTestCase):
         self.assertTrue(lines[3].startswith("orphan                report-a1.1  "))
         self.assertIn(": 4 findings: 1 chunk-missing, 1 digest, 1 done-without-report, 1 orphan", lines[4])
 
+    def test_warnings(self) -> None:
+        """What waits in vain is told as a warning, for which nothing is unclean."""
+        self.do(self.bench.keep("a"))
+        for _ in range(9):
+            claim = self.do(self.bench.claim())
+            self.successResultOf(self.store.scans().release(claim, "no room", False))
+        self.do(self.bench.keep("b", analysis="lesions"))
+        self.do(self.bench.keep("c", analysis="seen", priority=9))
+        self.store.analyses_seen["seen"] = self.store.time()
+        shown = self.lines("verify")
+        words = "To Do, but BRAINs that could not do it gave it back 9 times: no room"
+        self.assertEqual(shown[0], f"given-back            scan-a  warning: {words}")
+        words = "To Do, and no BRAIN that runs lesions was ever seen"
+        self.assertEqual(shown[1], f"unserved              scan-b  warning: {words}")
+        self.assertTrue(shown[2].endswith(": clean; 2 warnings: 1 given-back, 1 unserved"), shown[2])
+        self.successResultOf(self.store.scans().complete(self.do(self.bench.claim()), new_report()))
+        self.clock.advance(86400.0)
+        found = self.json("verify")
+        self.assertEqual((found["clean"], found["counts"]), (True, {}))
+        self.assertEqual(found["warnings"], {"report-waiting": 1, "unserved": 2})
+        self.assertEqual({finding["warning"] for finding in found["findings"]}, {True})
+        self.store.chunk_docs["x", 0] = b"1"
+        self.assertEqual(self.json("verify", status=1)["counts"], {"orphan": 1})
+
     def test_json(self) -> None:
         """It is one JSON document, clean or not."""
         self.do(self.fill())
@@ -554,21 +578,6 @@ class VerifyTests(StoreCommandTestCase):
         status, out, _ = self.fr("verify", "--grace", "60")
         self.assertEqual((status, out.split()[0]), (1, "stuck"))
         self.assertEqual(self.fr("verify", "--grace", "-1")[0], 2)
-
-    def test_unserved(self) -> None:
-        """A scan that waits for an analysis which no BRAIN was seen to run is told after the grace."""
-        scan = self.do(self.bench.keep("a", analysis="x"))
-        self.clock.advance(500.0)
-        self.assertEqual(self.fr("verify")[0], 0)
-        self.clock.advance(500.0)
-        line = self.fr("verify")[1].splitlines()[0]
-        told = f"unserved              {scan.scan_id}  To Do, but a BRAIN that runs its analysis x was "
-        self.assertEqual(line, told + "never seen")
-        self.store.analyses_seen["x"] = self.store.time()
-        self.assertEqual(self.fr("verify")[0], 0)
-        seen = utc_text(self.store.time())
-        self.clock.advance(1000.0)
-        self.assertEqual(self.fr("verify")[1].splitlines()[0], f"{told}last seen at {seen}")
 
     def test_removedPayload(self) -> None:
         """A payload that was removed on purpose is fine, and counted."""
