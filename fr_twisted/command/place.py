@@ -54,6 +54,8 @@ def _owner(report: Path) -> str | None:
 def write(folder: Path, packed: bytes, scan_id: str) -> list[str]:
     """Write the files of a report bundle; return their names. Each is there whole or not at all, the JSON last.
 
+    Files of an earlier report of the scan that this one has not are removed.
+
     Raises:
         CommandError: the bundle is none, or the files cannot be written.
     """
@@ -63,6 +65,16 @@ def write(folder: Path, packed: bytes, scan_id: str) -> list[str]:
         raise CommandError(f"the analysis broke: {error}", BROKEN) from None
     names = sorted(files, key=lambda name: (name == bundle.REPORT_JSON, name))
     _refuse_others(folder, scan_id, tuple(names))
+    stale = set(NAMES) - set(names) if _owner(folder / bundle.REPORT_JSON) == scan_id else set()
+    # A label map of an earlier report of the scan would pass for one of this report, which may withhold its own.
+    for name in stale:
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise CommandError(
+                f"--out: {folder / name} is of an earlier report and cannot be removed: {error.strerror}",
+                BROKEN,
+            ) from None
     for name in names:
         part = folder / f".{name}.part"
         try:

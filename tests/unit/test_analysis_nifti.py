@@ -207,6 +207,17 @@ class RefusalTests(ReadingTestCase):
         self.assert_refused(nifti_bytes(vectors, AFFINE), "5-D", "6 x 5 x 4 x 1 x 3")
         self.assert_refused(nifti_bytes(VOLUME[:, :, 0], AFFINE), "2-D")
 
+    def test_twoVoxelSizesInMetres(self) -> None:
+        """The same where lengths are in metres, in which all of them are small."""
+
+        def edit(header: Any) -> None:
+            header["xyzt_units"] = 1
+            header["pixdim"][1:4] = 0.001
+            header["qform_code"] = 0
+            header.set_sform(np.diag([0.00109, 0.00109, 0.00109, 1.0]), 1)
+
+        self.assert_refused(nifti_bytes(VOLUME, AFFINE, edit=edit), "two voxel sizes")
+
     def test_twoVoxelSizes(self) -> None:
         """A header whose only orientation contradicts its voxel size is refused with both."""
 

@@ -172,10 +172,15 @@ class GateTests(SynchronousTestCase):
         self.assertIsNone(gates.quality(dict.fromkeys(GOOD)).snr.value)
 
     def test_noAir(self) -> None:
-        """A field without air, or with air that was set to zero, needs care, and the two are told apart."""
+        """A field without air along two axes, or with air that was set to zero, needs care; they are told apart."""
         filled = Background(air=0.0, zeroed=False, ghost=(None, None, None))
         masked = Background(air=0.5, zeroed=True, ghost=(None, None, None))
-        for air, words in ((filled, "filled with tissue"), (masked, "exactly zero")):
+        tight = Background(air=0.2, zeroed=False, ghost=(0.001, None, None))
+        for air, words in (
+            (filled, "filled with tissue"),
+            (masked, "exactly zero"),
+            (tight, "missing along two axes"),
+        ):
             (reason,) = gates.reasons(GOOD, air)
             self.assertEqual((reason.code, reason.usability), ("no-air", Usability.WITH_CARE))
             self.assertIn(words, reason.text)

@@ -337,6 +337,18 @@ class FolderTests(CommandTestCase):
         self.assertRaises(CommandError, place.write, self.out, packed, "scan-1")
         self.assertEqual((self.out / "table.csv").read_text(), "mine")
 
+    def test_filesOfAnEarlierReportGo(self) -> None:
+        """A label map of an earlier report of the scan does not stay beside a report that has none."""
+        self.out.mkdir()
+        report = json.dumps({"scan_id": "scan-1"}).encode()
+        with_map = {"report.json": report, "report.html": b"1", "labels.nii.gz": b"1"}
+        place.write(self.out, bundle.pack(with_map), "scan-1")
+        (self.out / "mine.txt").write_text("mine")
+        place.write(self.out, bundle.pack({"report.json": report, "report.html": b"2"}), "scan-1")
+        self.assertEqual(
+            sorted(path.name for path in self.out.iterdir()), ["mine.txt", "report.html", "report.json"]
+        )
+
     def test_cannotBeMade(self) -> None:
         """A file where the folder should be is said."""
         self.out = self.scan

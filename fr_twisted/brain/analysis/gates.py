@@ -77,6 +77,10 @@ GATES = (
 """In the order of `Quality`."""
 
 
+MEASURED_AXES = 2
+"""Along so many there must be air: ghosts lie along the phase axis, and no header says which one that is."""
+
+
 def values(
     air: Background, signal: Signal | None, covered: float | None, score: float | None
 ) -> dict[str, float | None]:
@@ -86,7 +90,7 @@ def values(
     return {
         "snr": signal.snr if signal else None,
         "cnr": signal.cnr if signal else None,
-        "ghosting": 100 * max(0.0, *ghosts) / scale if len(ghosts) > 1 and scale > 0 else None,
+        "ghosting": 100 * max(0.0, *ghosts) / scale if len(ghosts) >= MEASURED_AXES and scale > 0 else None,
         "non_uniformity": 100 * signal.non_uniformity if signal else None,
         "coverage": None if covered is None else 100 * covered,
         "alignment": score,
@@ -101,11 +105,11 @@ def quality(found: Mapping[str, float | None]) -> Quality:
 def reasons(found: Mapping[str, float | None], air: Background) -> list[Reason]:
     """Return what the readings say against the use of the numbers."""
     result = [reason for gate in GATES for reason in gate.reasons(found[gate.name])]
-    if all(ghost is None for ghost in air.ghost):
+    if sum(ghost is not None for ghost in air.ghost) < MEASURED_AXES:
         why = (
             "is exactly zero (a mask was applied)"
             if air.zeroed
-            else "is missing: the field is filled with tissue"
+            else "is missing along two axes or three: the field is filled with tissue"
         )
         text = f"the air about the head {why}, so that ghosts cannot be seen; send the scan as acquired if there is one"
         result.append(Reason(code="no-air", usability=Usability.WITH_CARE, text=text))

@@ -15,6 +15,8 @@ _TISSUES = (
     " demons), and neighbouring voxels (Gaussian mixture with partial volumes, Markov random field). "
 )
 
+_FLUID = "Cerebrospinal fluid lacks what the skull strip leaves out at the skull: 6 to 15 % in generated heads."
+
 METHODS = {
     INTRACRANIAL: (
         "Skull strip with the two nets of deepbet 1.0.2 on a grid of 192 voxels a side; a head that is tilted by more"
@@ -23,15 +25,20 @@ METHODS = {
     ),
     TISSUES_BY_VOXEL: _TISSUES
     + "Each voxel is counted as fluid where fluid fills more than half of it, else as the larger of the grey and white"
-    " matter in it; a sheet of grey one voxel thick between ventricle and white matter as the one or the other.",
+    " matter in it; a sheet of grey one voxel thick between ventricle and white matter as the one or the other. "
+    + _FLUID,
     TISSUES_BY_PART: _TISSUES
-    + "Each voxel is counted by the parts of tissue in it, because the slices are thick.",
+    + "Each voxel is counted by the parts of tissue in it, because the slices are thick. "
+    + _FLUID,
     VENTRICLES: (
         "Lateral, third and fourth ventricle: voxels of fluid that hang together with the warped template's ventricles,"
         " within 6 mm of them and nearer to them than to its other fluid, and at least 8 mm below the surface of the"
         " intracranial space; and the darker voxels of a sheet of grey, one voxel thick, between them and white matter."
     ),
-    FRACTION: "Grey and white matter over intracranial volume. Methods differ by several per cent.",
+    FRACTION: (
+        "Grey and white matter over intracranial volume. Too high by some per cent, the more the more a brain has"
+        " shrunk, for fluid at the skull is missing in the latter; methods differ by as much."
+    ),
     SIDES: (
         "Left and right of the middle plane of the symmetric template, bent to the brain and moved to where the brain"
         " is most like its mirror image; index = 200 (left - right) / (left + right)."

@@ -132,7 +132,7 @@ def patient_affine(header: Header) -> Affine:
         )
     sizes = [np.linalg.norm(affine[:3, :3], axis=0) for affine in found]
     pairs = zip(found, sizes, strict=True)
-    good = [affine for affine, size in pairs if np.all(np.abs(size - pixdim) <= 0.01 * pixdim + 1e-4)]
+    good = [affine for affine, size in pairs if np.all(np.abs(size - pixdim) <= 0.01 * pixdim)]
     if not good:
         raise UnusableScanError(
             f"the header gives two voxel sizes, pixdim {_numbers(pixdim)} and sform or qform {_numbers(sizes[0])}: it"
