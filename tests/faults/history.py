@@ -184,9 +184,13 @@ def _of_reports(lines: Sequence[Line], reports: Sequence[Mapping[str, Any]], law
 
 
 def check_drained(snapshot: Snapshot) -> list[Problem]:
-    """Return where something was tried again though units were only ended in order."""
+    """Return where something was tried again though units were only ended in order, and no scan is a bad one."""
     return [
-        Problem(OTHER, scan_id, f"{scan['attempts']} attempts are counted, though every unit ended in order")
+        Problem(
+            OTHER,
+            scan_id,
+            f"is {scan['report_generated']}, {scan['attempts']} attempts are counted; every unit ended in order",
+        )
         for scan_id, scan in sorted(snapshot.scans.items())
-        if scan["report_generated"] == DONE and scan["attempts"] != 1
+        if scan["report_generated"] != DONE or scan["attempts"] != 1
     ]

@@ -48,6 +48,13 @@ class Injector(StoreFaults, SignalFaults, NetworkFaults):
         method: Callable[[PlannedFault], bool | str] = getattr(self, f"do_{kind.replace('-', '_')}")
         return method
 
+    def do_brain_term(self, fault: PlannedFault) -> bool | str:
+        """Under load; where nothing may be counted for it, in the middle of an analysis, which takes milliseconds."""
+        if not self.load.plan.in_order or self.world.options.full:
+            return self._term(fault)
+        with self.at_work(fault.target) as pid:
+            return bool(pid) and self._term(fault)
+
     # -- input
 
     def do_scan_crashes(self, fault: PlannedFault) -> bool | str:

@@ -201,7 +201,7 @@ class SignalFaults(Faults):
         with self.trapped(wires, UP, verb("DATA"), "half") as held:
             return held and self._term(fault)
 
-    do_hub_term = do_brain_term = do_pacs_term = do_store_term = _term
+    do_hub_term = do_pacs_term = do_store_term = _term
 
     def _becomes_ready(self, unit: Unit) -> bool:
         end = time.monotonic() + self.moment_seconds

@@ -209,3 +209,7 @@ class DrainedTests(SynchronousTestCase):
         self.assertEqual(check_drained(house(taken_over(), attempts=1)), [])
         found = check_drained(house(taken_over(), attempts=2))
         self.assertEqual([(problem.kind, problem.what) for problem in found], [(OTHER, "scan-a")])
+
+    def test_worn(self) -> None:
+        """So is one that was given up."""
+        self.assertEqual(len(check_drained(house(taken_over(), report_generated="Failed", attempts=1))), 1)
