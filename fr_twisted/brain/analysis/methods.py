@@ -15,7 +15,9 @@ _TISSUES = (
     " demons), and neighbouring voxels (Gaussian mixture with partial volumes, Markov random field). "
 )
 
-_FLUID = "Cerebrospinal fluid lacks what the skull strip leaves out at the skull: 6 to 15 % in generated heads."
+_FLUID = (
+    "Cerebrospinal fluid lacks what the skull strip leaves out at the skull: 6 to 15 % in generated heads."
+)
 
 METHODS = {
     INTRACRANIAL: (
