@@ -87,9 +87,9 @@ def malformed(images: Iterable[Dataset]) -> list[str]:
     for image in images:
         for element in image:
             parse = _PARSERS.get(element.VR)
-            values = element.value if isinstance(element.value, MultiValue) else [element.value]
             if parse is None or element.is_empty:
                 continue
+            values = element.value if isinstance(element.value, MultiValue) else [element.value]
             try:
                 for value in values:
                     parse(value)

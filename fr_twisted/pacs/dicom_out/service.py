@@ -168,12 +168,7 @@ class DicomOutService(Service):
             self._retry(lambda: self.report_written(written), written.scan_id, error)
             return
         if job is None:
-            self._log.info(
-                "no DICOM objects of {scan_id}: it was no DICOM series, or sent before archives were set",
-                scan_id=written.scan_id,
-                report_id=written.report_id,
-                event="dicom.no-series",
-            )
+            words.say_no_series(self._log, written)
         elif not job.done:
             job.expect(self._archives)
             await self._take(job)
@@ -202,14 +197,7 @@ class DicomOutService(Service):
             self._give_up(job, reason)
             await self._settle(job)
             return
-        self._log.debug(
-            "made {count} objects of {report_id}: {seconds:.1f} s",
-            count=count,
-            report_id=job.report_id,
-            scan_id=job.scan_id,
-            seconds=self.clock.seconds() - began,
-            event="dicom.made",
-        )
+        words.say_made(self._log, job, count, self.clock.seconds() - began)
         waiting = job.waiting(self._archives)
         if not waiting:
             await self._settle(job)
@@ -259,21 +247,16 @@ class DicomOutService(Service):
         job = self._open.get(report_id) or await self._run(self._jobs.find, report_id)
         meant = one.meant(self._archives)
         if not meant:
-            text = "{report_id} was asked for at an archive that FR_DICOM_ARCHIVES does not name"
-            self._log.warn(text, report_id=report_id, event="dicom.unknown")
+            words.say_no_archive(self._log, report_id)
             return
         if job is None:
-            text = "{report_id} was asked for, and is no report that could be sent"
-            self._log.warn(text, report_id=report_id, event="dicom.unknown")
+            words.say_no_report(self._log, report_id)
             return
         reopened = job.reopen(meant, one.again)
         waiting = job.waiting(self._archives)
         job.done = not waiting
         await self._note(job)
-        names = ", ".join(map(str, job.waiting(meant))) or "no archive: all have it"
-        text = "the results of {scan_id} are asked for once more: to {destination}"
-        fields = {"scan_id": job.scan_id, "report_id": report_id, "destination": names}
-        self._log.info(text, event="dicom.asked", **fields)
+        words.say_asked(self._log, job, job.waiting(meant))
         if report_id in self._open:
             for lane in self._lanes:
                 if lane.archive in reopened:
@@ -303,13 +286,7 @@ class DicomOutService(Service):
 
     def _retry(self, again: Callable[[], None], scan_id: str, error: OSError) -> None:
         delay = MAX_DELAY * (0.1 + 0.1 * self.jitter())
-        self._log.error(
-            "the results of {scan_id} cannot be made into DICOM objects: {reason}; again in {delay:.0f} s",
-            scan_id=scan_id,
-            reason=error.strerror or type(error).__name__,
-            delay=delay,
-            event="dicom.trouble",
-        )
+        words.say_trouble(self._log, scan_id, error, delay)
         self._after(delay, again)
 
     def _after(self, delay: float, act: Callable[[], None]) -> None:
@@ -323,13 +300,7 @@ class DicomOutService(Service):
         self._later.add(call)
 
     def _give_up(self, job: Job, reason: str) -> None:
-        self._log.error(
-            "{scan_id}: no DICOM objects of its report can be made ({reason}); the report is in its folder",
-            scan_id=job.scan_id,
-            report_id=job.report_id,
-            reason=reason,
-            event="dicom.nothing",
-        )
+        words.say_nothing(self._log, job, reason)
         for archive in job.waiting(self._archives):
             job.deliveries[str(archive)] = Delivery(fate=Fate.REFUSED, reason=f"not made: {reason}")
 

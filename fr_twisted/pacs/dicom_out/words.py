@@ -1,5 +1,6 @@
 """What the sending of results says in the log."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +8,56 @@ from twisted.logger import Logger
 
 from fr_twisted.pacs.dicom_out.jobs import Delivery, Job, warnings_of
 from fr_twisted.pacs.dicom_out.scu import Fate, Sent
+from fr_twisted.pacs.report_files import Written
 from fr_twisted.setting_dicom import Archive
+
+
+def say_no_series(log: Logger, written: Written) -> None:
+    """Say that nothing is made of a report, for there are no images that it could be filed beside."""
+    text = "no DICOM objects of {scan_id}: it was no DICOM series, or sent before archives were set"
+    log.info(text, scan_id=written.scan_id, report_id=written.report_id, event="dicom.no-series")
+
+
+def say_made(log: Logger, job: Job, count: int, seconds: float) -> None:
+    """Say how many objects were made, and that it took so many seconds."""
+    text = "made {count} objects of {report_id}: {seconds:.1f} s"
+    log.debug(text, count=count, seconds=seconds, event="dicom.made", **_names(job))
+
+
+def say_nothing(log: Logger, job: Job, reason: str) -> None:
+    """Say that nothing can be made of a report, now or ever."""
+    text = "{scan_id}: no DICOM objects of its report can be made ({reason}); the report is in its folder"
+    log.error(text, reason=reason, event="dicom.nothing", **_names(job))
+
+
+def say_trouble(log: Logger, scan_id: str, error: OSError, delay: float) -> None:
+    """Say what keeps objects from being made, and when that is tried again."""
+    text = "the results of {scan_id} cannot be made into DICOM objects: {reason}; again in {delay:.0f} s"
+    reason = error.strerror or type(error).__name__
+    log.error(text, scan_id=scan_id, reason=reason, delay=delay, event="dicom.trouble")
+
+
+def say_asked(log: Logger, job: Job, waiting: Sequence[Archive]) -> None:
+    """Say where a report is sent that a person asks for once more."""
+    text = "the results of {scan_id} are asked for once more: to {destination}"
+    names = ", ".join(map(str, waiting)) or "no archive: all have it"
+    log.info(text, destination=names, event="dicom.asked", **_names(job))
+
+
+def say_no_report(log: Logger, report_id: str) -> None:
+    """Say that what a person asks for is not there."""
+    text = "{report_id} was asked for, and is no report that could be sent"
+    log.warn(text, report_id=report_id, event="dicom.unknown")
+
+
+def say_no_archive(log: Logger, report_id: str) -> None:
+    """Say that a person asks for a report at an archive that is not there."""
+    text = "{report_id} was asked for at an archive that FR_DICOM_ARCHIVES does not name"
+    log.warn(text, report_id=report_id, event="dicom.unknown")
+
+
+def _names(job: Job) -> dict[str, Any]:
+    return {"scan_id": job.scan_id, "report_id": job.report_id}
 
 
 def say(log: Logger, job: Job, archive: Archive, sent: Sent, seconds: float) -> None:
