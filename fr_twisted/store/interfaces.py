@@ -106,7 +106,8 @@ class IPayloads(Interface):
         """Keep chunk ``n``; writing the same chunk again is done already, not an error.
 
         ``data`` is `CHUNK_SIZE` bytes, or fewer for the last chunk. Errback with `ConflictError` when chunk ``n`` is
-        kept with other bytes (the upload is spoilt: discard it), and with ``ValueError`` when it is too large.
+        kept with other bytes (the upload is spoilt: discard it), with `PayloadMissingError` when its upload is known to
+        have been given up, and with ``ValueError`` when it is too large.
         """
 
     def read_chunks(payload_id: str, first: int, count: int) -> Deferred[list[bytes]]:

@@ -274,15 +274,15 @@ class Uploads:
 
     async def discard(self, upload: Upload) -> None:
         """Forget it, as `IScans.discard_upload` says."""
-        ours = {"_id": upload.scan.scan_id, "payload_id": upload.payload_id, "token": upload.token}
-        if await self._mongo.find_one("discard an upload", UPLOADS, ours, {"_id": 1}) is None:
-            of_another = {"_id": upload.scan.scan_id, "payload_id": upload.payload_id}
-            if await self._mongo.find_one("discard an upload", UPLOADS, of_another, {"_id": 1}) is None:
-                # It was given up before, and what we wrote since then with nobody's knowledge is given up now.
-                await self._garbage.add(upload.payload_id)
+        same = {"_id": upload.scan.scan_id, "payload_id": upload.payload_id}
+        found = await self._mongo.find_one("discard an upload", UPLOADS, same, {"token": 1})
+        if found is None:
+            # It was given up before, and what we wrote since then with nobody's knowledge is given up now.
+            await self._garbage.add(upload.payload_id)
+        if found is None or found["token"] != upload.token:
             return
         # Whoever takes it over just now keeps it though it is listed: the cleaner looks for its use, and un-lists it.
         # Were it un-listed here, another's listing of it, a moment ago, could go with ours, and its chunks stay.
         await self._garbage.add(upload.payload_id)
-        if await self._mongo.delete("discard an upload", UPLOADS, ours):
+        if await self._mongo.delete("discard an upload", UPLOADS, {**same, "token": upload.token}):
             self._payloads.closed(upload.payload_id)

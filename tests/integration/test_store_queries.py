@@ -203,7 +203,8 @@ async def test_further_index(database_uri: str) -> None:
     with client(database_uri) as plain:
         plain.get_default_database()["brain_scans"].create_index([("patient_id", 1)])
     async with bench_of(database_uri) as bench:
-        await bench.report()
+        done = await bench.report()
+        assert await bench.stored(done.report_id) == done
 
 
 @pytest.mark.parametrize(("collection", "key"), [("brain_scans", "source"), ("brain_chunks", "n")])
